@@ -1,0 +1,42 @@
+# The commands of the project. All of them use the virtual environment .venv in this folder, made on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all lint types contracts native sanitize check clean help
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml requirements-dev.lock native/CMakeLists.txt native/glue.py $(wildcard native/src/* native/include/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+venv: $(STAMP) ## make .venv with everything in it
+
+demo: $(STAMP) ## two nodes, two KMSs and the virtual bench; ends with the same key on both sides
+	$(BIN)/qkdd demo $(ARGS)
+
+test: $(STAMP) ## the test suite (no network, no root)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(STAMP) ## the test suite with the slow tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy --strict
+	$(BIN)/mypy
+
+contracts: $(STAMP) ## who may import whom
+	$(BIN)/lint-imports
+
+check: lint types contracts test ## everything a commit must pass
+
+clean: ## remove what was built
+	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Device drivers and, beside each, its simulator."""

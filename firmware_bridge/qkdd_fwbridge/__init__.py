@@ -1,0 +1,1 @@
+"""Host side of the protocol of our own boards."""

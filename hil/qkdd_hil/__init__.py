@@ -1,0 +1,1 @@
+"""The virtual bench: optics physics, wire-level simulated instruments, fault injection."""

@@ -1,0 +1,99 @@
+"""Structured logs: JSON lines, or journald-native fields when stderr is the journal.
+
+One event is one line: `log.info("block accepted", link="a", block=7)`. Errors carry their code. Key material cannot be
+logged: a `Secret` renders as its length, and bytes are refused by the renderer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from qkdd.core.errors import QkddError
+
+_PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_JOURNAL_SOCKET = "/run/systemd/journal/socket"
+_DATAGRAM_LIMIT = 180_000  # longer datagrams would need a memfd
+
+
+def get(room: str) -> structlog.stdlib.BoundLogger:
+    """Logger of a room, for example `log.get("link")`."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(room=room)
+    return logger
+
+
+def error_fields(error: BaseException) -> dict[str, Any]:
+    """Fields for a log line about `error`: stable code, message, remedy."""
+    if isinstance(error, QkddError):
+        return {"code": error.code, "error": error.message, "remedy": error.remedy, **error.details}
+    return {"code": "QKD-CORE-INTERNAL", "error": f"{type(error).__name__}: {error}"}
+
+
+def _refuse_bytes(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            event[key] = f"<{len(value)} bytes>"
+    return event
+
+
+class _Journal:
+    """Renderer that sends journald-native datagrams and prints nothing itself."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.connect(_JOURNAL_SOCKET)
+
+    def __call__(self, _logger: object, _name: str, event: MutableMapping[str, Any]) -> str:
+        fields = {"MESSAGE": str(event.pop("event", "")), "PRIORITY": str(_PRIORITY.get(event.pop("level", "info"), 6))}
+        fields["SYSLOG_IDENTIFIER"] = "qkdd"
+        for key, value in event.items():
+            fields[f"QKD_{key.upper()}"] = str(value)
+        payload = b""
+        for key, text in fields.items():
+            data = text.encode()
+            if b"\n" in data:
+                payload += key.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
+            else:
+                payload += key.encode() + b"=" + data + b"\n"
+        self._socket.send(payload[:_DATAGRAM_LIMIT])
+        raise structlog.DropEvent
+
+
+def _stderr_is_journal() -> bool:
+    """systemd names the journal's stream by device:inode in JOURNAL_STREAM."""
+    named = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return named == f"{status.st_dev}:{status.st_ino}" and os.path.exists(_JOURNAL_SOCKET)
+
+
+def configure(level: str = "info", *, human: bool = False) -> None:
+    """Set up logging for a process; called once by each entry point."""
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _refuse_bytes,
+    ]
+    if _stderr_is_journal():
+        processors.append(_Journal())
+    elif human:
+        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+    else:
+        processors.append(structlog.processors.JSONRenderer(default=str))
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)

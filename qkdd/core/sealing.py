@@ -1,0 +1,80 @@
+"""Records sealed at rest: AES-256-GCM under keys derived from one master key.
+
+A sealed record is `QS1 | suite | nonce(12) | ciphertext+tag`; the associated data binds it to its place (table and id), so a
+record that was moved does not open. Each purpose has a key of its own: HKDF-SHA-512(master, info=purpose).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from qkdd.core.errors import CredentialError, SealError
+from qkdd.core.secret import Secret
+
+MASTER_KEY_BYTES = 32
+SUITE = "aes-256-gcm"
+_HEADER = b"QS1\x01"  # format 1, suite 1 = AES-256-GCM with a random 96-bit nonce
+
+
+class Sealer:
+    """Seals and opens the records of one purpose, for example "spool"."""
+
+    def __init__(self, master: Secret, purpose: str) -> None:
+        if len(master) != MASTER_KEY_BYTES:
+            raise CredentialError(f"the master key has {len(master)} bytes, {MASTER_KEY_BYTES} are needed")
+        key = HKDF(hashes.SHA512(), 32, salt=None, info=b"qkdd sealing v1 " + purpose.encode()).derive(
+            bytes(master.reveal())
+        )
+        self._aead = AESGCM(key)
+
+    def seal(self, plain: Secret | bytes | bytearray | memoryview, place: str) -> bytes:
+        """Seal `plain` for `place`, a string such as "block/7"."""
+        data = plain.reveal() if isinstance(plain, Secret) else plain
+        nonce = secrets.token_bytes(12)
+        return _HEADER + nonce + self._aead.encrypt(nonce, bytes(data), place.encode())
+
+    def open(self, record: bytes, place: str) -> Secret:
+        """Open a record. Raises SealError when key, place or content are not the ones it was sealed with."""
+        if record[: len(_HEADER)] != _HEADER:
+            raise SealError(f"the record at {place} has an unknown format or suite")
+        nonce = record[len(_HEADER) : len(_HEADER) + 12]
+        try:
+            return Secret(self._aead.decrypt(nonce, record[len(_HEADER) + 12 :], place.encode()))
+        except InvalidTag:
+            raise SealError(f"the record at {place} does not open") from None
+
+
+def load_master_key(path: Path) -> Secret:
+    """Read the 32-byte master key (raw, or 64 hex digits) from a file that only its owner may read."""
+    try:
+        mode = path.stat().st_mode
+        data = path.read_bytes()
+    except OSError as error:
+        raise CredentialError(f"{path}: cannot be read ({error.strerror})") from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise CredentialError(f"{path}: mode {stat.S_IMODE(mode):04o} lets others read it", remedy=f"chmod 600 {path}")
+    if len(data) != MASTER_KEY_BYTES:
+        try:
+            data = bytes.fromhex(data.decode("ascii").strip())
+        except (UnicodeDecodeError, ValueError):
+            data = b""
+    if len(data) != MASTER_KEY_BYTES:
+        raise CredentialError(
+            f"{path}: holds no master key of {MASTER_KEY_BYTES} bytes", remedy=f"qkdd pki master-key {path}"
+        )
+    return Secret(data)
+
+
+def create_master_key(path: Path) -> None:
+    """Write a fresh master key, mode 0600; an existing file is never overwritten."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_bytes(MASTER_KEY_BYTES).hex().encode() + b"\n")

@@ -1,0 +1,62 @@
+"""The wheel installs exactly the five import packages, outside the checkout, and they work there."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = {"qkdd", "qkdd_drivers", "qkdd_fwbridge", "qkdd_hil", "qkdd_native"}
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    command += ["--disable-pip-version-check", f"--config-settings=build-dir={out}/build", f"--wheel-dir={out}", str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_exactly_five_names(wheel: Path) -> None:
+    names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {n for n in names if not n.endswith(".dist-info")} == PACKAGES
+
+
+def test_abi3_and_typed(wheel: Path) -> None:
+    assert "-cp311-abi3-" in wheel.name
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"{package}/py.typed" for package in PACKAGES} <= names
+
+
+def test_every_driver_brings_its_facts(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    drivers = {n.split("/")[1] for n in names if n.startswith("qkdd_drivers/") and n.endswith("/driver.py")}
+    assert drivers
+    for driver in drivers:
+        assert {f"qkdd_drivers/{driver}/{f}" for f in ("driver.toml", "sim.py", "README.md")} <= names
+
+
+def test_installed_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    target = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
+    subprocess.run([*command, "--disable-pip-version-check"], check=True)
+    code = (
+        "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'ScikitBuild' not in type(f).__name__]\n"
+        f"sys.path.insert(0, {str(target)!r})\n"
+        "import qkdd, qkdd_drivers, qkdd_fwbridge, qkdd_hil, qkdd_native, qkdd.kernels as k\n"
+        f"assert qkdd.__file__.startswith({str(target)!r}), qkdd.__file__\n"
+        f"import qkdd_native._kernels as native; assert native.__file__.startswith({str(target)!r}), native.__file__\n"
+        "assert k.crc32c(b'123456789') == 0xE3069283\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_top_level_folders_are_not_importable() -> None:
+    for folder in ("systemd", "udev", "drivers", "firmware_bridge", "native", "hil", "tests"):
+        assert not (ROOT / folder / "__init__.py").exists()

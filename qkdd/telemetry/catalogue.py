@@ -1,0 +1,182 @@
+"""Every metric that qkdd has: name, kind, unit, help and labels, in one place.
+
+Names follow the Prometheus convention: base units, `_total` for counters, `_ratio` for fractions. docs/metrics.md is
+generated from this table; `qkdd.telemetry.meter.PrometheusMeter` refuses what is not in it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+_NAME = re.compile(r"^qkdd_[a-z0-9]+(_[a-z0-9]+)*$")
+LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One entry. `unit` is the base unit in words ("seconds", "bits", "ratio", "1" for plain numbers)."""
+
+    name: str
+    kind: Kind
+    unit: str
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    room: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            raise ValueError(f"{self.name}: a metric's name is qkdd_ and lower-case words")
+        if (self.kind is Kind.COUNTER) != self.name.endswith("_total"):
+            raise ValueError(f"{self.name}: counters, and only counters, end in _total")
+        if (self.kind is Kind.HISTOGRAM) != bool(self.buckets):
+            raise ValueError(f"{self.name}: histograms, and only histograms, have buckets")
+        stem = self.name.removesuffix("_total")
+        if self.unit not in ("1", "info") and not stem.endswith(f"_{self.unit}"):
+            raise ValueError(f"{self.name}: the name must end in its unit, {self.unit}")
+        if not self.help.endswith("."):
+            raise ValueError(f"{self.name}: the help text is a sentence")
+
+
+def _counter(name: str, unit: str, help_text: str, *labels: str) -> Metric:
+    return Metric(name, Kind.COUNTER, unit, help_text, labels)
+
+
+def _gauge(name: str, unit: str, help_text: str, *labels: str) -> Metric:
+    return Metric(name, Kind.GAUGE, unit, help_text, labels)
+
+
+def _histogram(name: str, unit: str, help_text: str, *labels: str) -> Metric:
+    return Metric(name, Kind.HISTOGRAM, unit, help_text, labels, LATENCY)
+
+
+_TABLE: dict[str, tuple[Metric, ...]] = {
+    "node": (
+        _gauge(
+            "qkdd_build_info", "info", "Always 1; the labels name version and kernel variant.", "version", "kernels"
+        ),
+        _gauge("qkdd_start_time_seconds", "seconds", "When the daemon started, seconds since the Unix epoch."),
+        _gauge("qkdd_part_up", "1", "1 while a supervised part (device, peer, link, hand-over) is up, else 0.", "part"),
+        _counter("qkdd_part_failures_total", "1", "Times a supervised part went down, by stable code.", "part", "code"),
+        _counter("qkdd_part_reconnects_total", "1", "Times a supervised part came back.", "part"),
+        _gauge(
+            "qkdd_part_heartbeat_age_seconds", "seconds", "Time since a part last reported that it is alive.", "part"
+        ),
+        _counter("qkdd_errors_total", "1", "Errors by stable code (docs/errors.md).", "code"),
+        _gauge("qkdd_memory_locked", "1", "1 when the daemon's memory cannot be swapped out (mlockall)."),
+        _gauge("qkdd_draining", "1", "1 while the node finishes its block and makes no new ones."),
+        _counter("qkdd_calibrations_total", "1", "Polarization calibrations by result.", "result"),
+        _gauge("qkdd_time_since_calibration_seconds", "seconds", "Time since the last polarization calibration."),
+    ),
+    "device": (
+        _gauge("qkdd_device_up", "1", "1 while the device is open and answers, else 0.", "device", "driver"),
+        _gauge("qkdd_detector_count_rate_hertz", "hertz", "Counts a second of one detector.", "device", "detector"),
+        _gauge(
+            "qkdd_detector_dark_count_rate_hertz",
+            "hertz",
+            "Counts a second of one detector while the source was off or blocked (last dark measurement).",
+            "device",
+            "detector",
+        ),
+        _gauge("qkdd_device_field", "1", "A numeric field of a device in its SI unit.", "device", "field"),
+    ),
+    "link": (
+        _gauge("qkdd_link_up", "1", "1 while the link is aligned and makes blocks, else 0.", "link"),
+        _counter(
+            "qkdd_link_up_seconds_total", "seconds", "Time in which the link was up; availability is its rate.", "link"
+        ),
+        _gauge("qkdd_link_qber_ratio", "ratio", "Quantum bit error ratio of the last block.", "link"),
+        _gauge(
+            "qkdd_link_visibility_ratio",
+            "ratio",
+            "Interference visibility of the last block in one basis.",
+            "link",
+            "basis",
+        ),
+        _gauge(
+            "qkdd_link_chsh_s_inferred",
+            "1",
+            "CHSH S inferred from the correlations of two bases a side; this is no Bell test.",
+            "link",
+        ),
+        _gauge(
+            "qkdd_link_dead_time_seconds",
+            "seconds",
+            "Dead time applied to all detectors of a side after a click.",
+            "link",
+        ),
+        _gauge("qkdd_link_clock_offset_seconds", "seconds", "Bob's clock minus alice's, as tracked.", "link"),
+        _gauge("qkdd_link_clock_drift_ratio", "ratio", "Relative frequency difference of the two clocks.", "link"),
+        _counter("qkdd_link_lock_losses_total", "1", "Times the alignment of the clocks was lost.", "link"),
+        _counter("qkdd_link_clicks_total", "1", "Clicks taken from the tagger.", "link"),
+        _counter("qkdd_link_tags_lost_total", "1", "Clicks that the tagger or its wire is known to have lost.", "link"),
+        _counter("qkdd_link_coincidences_total", "1", "Matched coincidences.", "link"),
+        _counter("qkdd_link_sifted_bits_total", "bits", "Sifted bits of all blocks, also of refused ones.", "link"),
+    ),
+    "blocks": (
+        _counter("qkdd_blocks_accepted_total", "1", "Blocks that gave key.", "link"),
+        _counter("qkdd_blocks_refused_total", "1", "Blocks that were discarded, by reason code.", "link", "code"),
+        _counter("qkdd_secret_bits_total", "bits", "Secret bits of accepted blocks.", "link"),
+        _gauge(
+            "qkdd_secret_key_rate_bits_per_second",
+            "bits_per_second",
+            "Secret bits of the last accepted block over its acquisition time.",
+            "link",
+        ),
+        _gauge("qkdd_block_leak_bits", "bits", "Bits disclosed by reconciliation of the last block.", "link"),
+        _histogram(
+            "qkdd_block_processing_seconds", "seconds", "From the end of a block's acquisition to its commit.", "link"
+        ),
+    ),
+    "peer": (
+        _gauge("qkdd_peer_up", "1", "1 while an authenticated session with the peer stands.", "peer"),
+        _gauge("qkdd_peer_round_trip_seconds", "seconds", "Round-trip time of the classical channel.", "peer"),
+        _counter("qkdd_peer_sent_bytes_total", "bytes", "Bytes sent on the classical channel.", "peer"),
+        _counter("qkdd_peer_received_bytes_total", "bytes", "Bytes received on the classical channel.", "peer"),
+        _counter("qkdd_peer_handshakes_total", "1", "TLS handshakes by result.", "peer", "result"),
+        _gauge("qkdd_peer_certificate_expiry_seconds", "seconds", "Time left until our own certificate expires."),
+        _gauge("qkdd_masks_left", "1", "One-time masks left for authentication tags.", "direction"),
+    ),
+    "security": (
+        _gauge("qkdd_epsilon_spent_ratio", "ratio", "Share of the key epoch's security budget that is spent."),
+        _gauge("qkdd_epoch_days_left", "1", "Days until the budget is spent at the present pace of blocks."),
+    ),
+    "keys": (
+        _gauge("qkdd_spool_bits", "bits", "Key bits in the node's spool by state.", "state"),
+        _counter("qkdd_keys_handed_over_total", "1", "Key chunks acknowledged by the KMS."),
+        _histogram("qkdd_key_hand_over_seconds", "seconds", "From a block's commit to the KMS's acknowledgement."),
+        _gauge("qkdd_kms_up", "1", "1 while the KMS answers the node."),
+    ),
+}
+
+METRICS: dict[str, Metric] = {
+    metric.name: Metric(metric.name, metric.kind, metric.unit, metric.help, metric.labels, metric.buckets, room)
+    for room, metrics in _TABLE.items()
+    for metric in metrics
+}
+
+
+def to_markdown() -> str:
+    """docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Served at `http://<[telemetry] listen>/metrics` in the Prometheus text format. Generated from",
+        "`qkdd.telemetry.catalogue` by `python -m qkdd.node.docs`; do not edit.",
+    ]
+    for room in _TABLE:
+        lines += ["", f"## {room}", "", "| name | kind | unit | labels | meaning |", "|---|---|---|---|---|"]
+        for metric in METRICS.values():
+            if metric.room == room:
+                labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+                lines.append(f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} |")
+    return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,20 +35,7 @@ _VERSION = sa.table("schema_version", sa.column("version", sa.Integer))
 @dataclass
 class _Job:
     work: Work[Any]
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
-
-    def answer(self, result: Any, error: BaseException | None) -> None:
-        def deliver() -> None:
-            if self.future.done():  # the caller was cancelled; what was committed stays committed
-                return
-            if error is None:
-                self.future.set_result(result)
-            else:
-                self.future.set_exception(error)
-
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(deliver)
+    future: Future[Any]
 
 
 def storage_error(path: Path, error: BaseException) -> QkddError:
@@ -95,12 +83,18 @@ class Database:
 
         An exception of `work` rolls its own changes back and is raised here. Raises StorageFull, StorageFailed.
         """
+        return await asyncio.wrap_future(self._submit(work))
+
+    def run_blocking(self, work: Work[T]) -> T:
+        """As `run`, for worker threads and for callers whose contract is synchronous."""
+        return self._submit(work).result()
+
+    def _submit(self, work: Work[T]) -> Future[T]:
         if self._thread is None:
             raise StorageFailed(f"{self.path}: the store is not open")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(work, loop, future))
-        return await future
+        job = _Job(work, Future())
+        self._jobs.put(job)
+        return job.future
 
     def _open(self) -> None:
         try:
@@ -180,6 +174,8 @@ class Database:
                     break
                 job = self._jobs.get()
             last = job is None
+            # a caller that was cancelled while its work waited is dropped; from here on work is not cancelled
+            group = [job for job in group if job.future.set_running_or_notify_cancel()]
             if group:
                 self._commit(group)
 
@@ -191,10 +187,12 @@ class Database:
                 for job in group:
                     self._commit([job])
                 return
-            group[0].answer(None, storage_error(self.path, error) if isinstance(error, sa.exc.DBAPIError) else error)
+            if isinstance(error, sa.exc.DBAPIError):
+                error = storage_error(self.path, error)
+            group[0].future.set_exception(error)
             return
         for job, result in zip(group, results, strict=True):
-            job.answer(result, None)
+            job.future.set_result(result)
 
     def _transaction(self, group: list[_Job]) -> list[Any]:
         connection = self._connection

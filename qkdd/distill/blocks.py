@@ -1,0 +1,79 @@
+"""What goes into distillation and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qkdd.core.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiftedBlock:
+    """The matched-basis rounds of one block on one node.
+
+    number: of the block, equal on both nodes. bits: uint8[m], 0 or 1. bases: uint8[m], 0 = Z, 1 = X.
+    acquisition_s: seconds of acquisition that the block stands for, gaps of the link included.
+    """
+
+    number: int
+    bits: NDArray[np.uint8]
+    bases: NDArray[np.uint8]
+    acquisition_s: float
+
+    def __post_init__(self) -> None:
+        if self.bits.dtype != np.uint8 or self.bits.ndim != 1 or self.bases.shape != self.bits.shape:
+            raise ValueError("bits and bases are uint8 arrays of one and the same length")
+        if self.bits.size and int(self.bits.max()) > 1:
+            raise ValueError("a bit is 0 or 1")
+
+    def __len__(self) -> int:
+        return int(self.bits.size)
+
+    def __repr__(self) -> str:
+        return f"<SiftedBlock {self.number}: {len(self)} bits>"
+
+    def wipe(self) -> None:
+        """Zero the bits; `distil` does it when it is done with the block."""
+        self.bits.fill(0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DistilledBlock:
+    """A block that passed every step on this node; it becomes key when both nodes hold it durably.
+
+    key: `ceil(length / 8)` bytes, most significant bit first, unused bits of the last byte zero. length: secret bits.
+    test_errors of test_size opened bits; actual_errors of key_size corrected bits. leak: key-dependent bits disclosed
+    in both directions. f_parities: Alice's parities over `n h(actual error)`; f_sec: the whole leak over the same.
+    eps: secrecy + correctness + authentication error that this block spends (secrecy part: eps_sec).
+    """
+
+    number: int
+    key: Secret
+    length: int
+    proof: str
+    sifted: int
+    tolerated_error: float
+    test_errors: int
+    test_size: int
+    actual_errors: int
+    key_size: int
+    leak: int
+    leak_budget: int
+    round_trips: int
+    f_parities: float
+    f_sec: float
+    eps: float
+    eps_sec: float
+    eps_cor: float
+    acquisition_s: float
+
+    @property
+    def qber(self) -> float:
+        """Error rate over the whole block: opened and corrected bits."""
+        return (self.test_errors + self.actual_errors) / self.sifted
+
+    def __repr__(self) -> str:
+        return f"<DistilledBlock {self.number}: {self.length} secret bits>"

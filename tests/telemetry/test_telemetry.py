@@ -76,7 +76,7 @@ def test_every_metric_of_the_catalogue_is_used_somewhere() -> None:
     ],
 )
 def test_catalogue_refuses_bad_names(name: str, kind: Kind, unit: str, buckets: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="qkdd_|things"):
+    with pytest.raises(ValueError, match=r"qkdd_|things"):
         Metric(name, kind, unit, "A sentence.", (), buckets)
 
 

@@ -1,0 +1,92 @@
+"""A blocking client of the control socket, for command lines and tests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from qkdd.control.errors import NoDaemon
+from qkdd.control.events import Event
+from qkdd.core.errors import QkddError
+
+QUICK_S = 10.0
+PATIENT_S = 900.0  # a calibration turns paddles and waits for blocks
+
+
+class Refused(QkddError):
+    """The daemon said no; carries the daemon's own code, message and remedy."""
+
+    def __init__(self, code: str, message: str, remedy: str) -> None:
+        super().__init__(message, remedy=remedy)
+        self.refusal_code = code
+
+    def __str__(self) -> str:
+        return f"[{self.refusal_code}] {self.message}"
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("qkdd", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class ControlClient:
+    """One daemon's socket. Raises NoDaemon when nobody answers and Refused when the daemon says no."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def _send(self, method: str, route: str, body: bytes | None, timeout: float | None) -> http.client.HTTPResponse:
+        connection = _UnixConnection(self.path, timeout)
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            connection.request(method, route, body, headers)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise NoDaemon(f"{self.path}: {reason}") from None
+        if response.status != 200:
+            raw = response.read()
+            connection.close()
+            try:
+                told = json.loads(raw)
+                raise Refused(told["code"], told["message"], told["remedy"])
+            except (ValueError, KeyError, TypeError):
+                raise Refused("QKD-CTL-BAD-REQUEST", f"the daemon answered {response.status}", "") from None
+        return response
+
+    def get(self, route: str, **query: int) -> Any:
+        """The decoded JSON body."""
+        target = f"{route}?{urlencode(query)}" if query else route
+        with self._send("GET", target, None, QUICK_S) as response:
+            return json.load(response)
+
+    def post(self, route: str, body: Any = None, timeout: float = PATIENT_S) -> Any:
+        with self._send("POST", route, json.dumps(body).encode() if body is not None else b"", timeout) as response:
+            return json.load(response)
+
+    def events(self, since: int | None = None, timeout: float | None = None) -> Iterator[Event]:
+        """Events until the daemon stops. `timeout`: seconds of complete silence after which NoDaemon is raised."""
+        target = "/v1/events" if since is None else f"/v1/events?since={since}"
+        with self._send("GET", target, None, timeout) as response:
+            while True:
+                try:
+                    line = response.readline()
+                except (OSError, http.client.HTTPException) as error:
+                    raise NoDaemon(f"{self.path}: the event stream broke ({error})") from None
+                if not line:
+                    return
+                if line.strip():
+                    yield msgspec.json.decode(line, type=Event)

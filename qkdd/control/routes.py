@@ -1,0 +1,155 @@
+"""The table of routes: the one place that says which request exists, who may send it and what it answers.
+
+The server is made from it, and so is the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from qkdd.control import views
+from qkdd.control.access import Role
+from qkdd.control.errors import BadRequest
+from qkdd.control.events import Event
+
+MAX_BLOCKS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A whole number in the query string."""
+
+    name: str
+    low: int
+    high: int
+    default: int | None
+    doc: str
+
+    def read(self, text: str | None) -> int | None:
+        if text is None:
+            return self.default
+        if not text.isdecimal() or len(text) > 18 or not self.low <= int(text) <= self.high:
+            raise BadRequest(f"{self.name} must be a whole number of {self.low} to {self.high}")
+        return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, decoded: path values, query values, body."""
+
+    path: dict[str, str]
+    query: dict[str, int | None]
+    body: Any
+
+
+Handler = Callable[[views.NodeControl, Call], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`answer` is the type of the JSON body; `stream` means one JSON document a line until the client goes away."""
+
+    method: str
+    path: str
+    role: Role
+    summary: str
+    answer: Any
+    handler: Handler | None
+    query: tuple[Query, ...] = ()
+    body: type[msgspec.Struct] | None = None
+    stream: bool = False
+
+    @property
+    def mutating(self) -> bool:
+        """Calls that change something are written to the audit log."""
+        return self.method != "GET"
+
+
+async def _status(node: views.NodeControl, _call: Call) -> Any:
+    return node.status()
+
+
+async def _devices(node: views.NodeControl, _call: Call) -> Any:
+    return node.devices()
+
+
+async def _fields(node: views.NodeControl, call: Call) -> Any:
+    return await node.fields(call.path["name"])
+
+
+async def _link(node: views.NodeControl, _call: Call) -> Any:
+    return node.link()
+
+
+async def _blocks(node: views.NodeControl, call: Call) -> Any:
+    return node.blocks(call.query["limit"] or 0)
+
+
+async def _keys(node: views.NodeControl, _call: Call) -> Any:
+    return node.keys()
+
+
+async def _errors(node: views.NodeControl, _call: Call) -> Any:
+    return node.errors()
+
+
+async def _calibrate(node: views.NodeControl, _call: Call) -> Any:
+    return await node.calibrate_polarization()
+
+
+async def _drain(node: views.NodeControl, _call: Call) -> Any:
+    return await node.drain()
+
+
+async def _resume(node: views.NodeControl, _call: Call) -> Any:
+    return await node.resume()
+
+
+async def _reload(node: views.NodeControl, _call: Call) -> Any:
+    return await node.reload()
+
+
+async def _log_level(node: views.NodeControl, call: Call) -> Any:
+    return node.set_log_level(call.body.level)
+
+
+V, A = Role.VIEW, Role.ADMIN
+_LIMIT = Query("limit", 1, MAX_BLOCKS, 20, "How many, newest first.")
+_SINCE = Query(
+    "since", 0, 2**53, None, "Replay kept events with a higher sequence number first; 0 for all that are kept."
+)
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/v1/status", V, "State of the node, its parts, the link and the stock.", views.StatusView, _status),
+    Route("GET", "/v1/devices", V, "The configured devices.", list[views.DeviceView], _devices),
+    Route("GET", "/v1/devices/{name}/fields", V, "Read all fields of a device.", list[views.FieldView], _fields),
+    Route("GET", "/v1/link", V, "The quantum link.", views.LinkView, _link),
+    Route("GET", "/v1/blocks", V, "The last blocks.", list[views.BlockView], _blocks, query=(_LIMIT,)),
+    Route("GET", "/v1/keys", V, "Stock of key and budgets; never key bytes.", views.KeysView, _keys),
+    Route("GET", "/v1/errors", V, "Error codes that came up since the start.", list[views.ErrorCount], _errors),
+    Route("GET", "/v1/events", V, "Events as they happen.", Event, None, query=(_SINCE,), stream=True),
+    Route(
+        "POST",
+        "/v1/calibrate/polarization",
+        A,
+        "Search the paddles for the lowest error; answers when done.",
+        views.CalibrationView,
+        _calibrate,
+    ),
+    Route("POST", "/v1/drain", A, "Finish the block in hand and make no new ones.", views.Done, _drain),
+    Route("POST", "/v1/resume", A, "Make blocks again after drain or a tripped interlock.", views.Done, _resume),
+    Route("POST", "/v1/reload", A, "Read the configuration again; take over what may change.", views.Done, _reload),
+    Route(
+        "POST",
+        "/v1/log-level",
+        A,
+        "Set the log level until the next start.",
+        views.Done,
+        _log_level,
+        body=views.LogLevel,
+    ),
+)

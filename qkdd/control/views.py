@@ -1,0 +1,215 @@
+"""What the control socket shows, and what it asks of the node.
+
+The structures are the JSON bodies, and the OpenAPI document is made from them. Units stand in the names. `None` means
+"not known yet". No key byte has a place in any of them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from qkdd.control.events import EventHub
+
+Scalar = str | float | int | bool | None
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all bodies that the daemon sends."""
+
+
+class ErrorView(View, frozen=True):
+    """An error as the socket reports it."""
+
+    code: str
+    message: str
+    remedy: str
+
+
+class PartView(View, frozen=True):
+    """A supervised part. `state`: up, connecting, waiting (until the next attempt), tripped (interlock), stopped."""
+
+    name: str
+    state: str
+    since_s: float
+    attempts: int
+    heartbeat_age_s: float
+    stalled: bool
+    next_attempt_s: float | None = None
+    error: ErrorView | None = None
+
+
+class DeviceView(View, frozen=True):
+    name: str
+    driver: str
+    state: str
+    roles: list[str]
+    vendor: str = ""
+    model: str = ""
+    serial: str = ""
+    firmware: str = ""
+    error: ErrorView | None = None
+
+
+class FieldView(View, frozen=True):
+    """A field of a device: value in its SI unit, limits that apply (hardware ∩ site)."""
+
+    name: str
+    value: Scalar | list[float]
+    unit: str
+    settable: bool
+    low: float | None
+    high: float | None
+    doc: str
+
+
+class RefusalView(View, frozen=True):
+    code: str
+    count: int
+
+
+class LinkView(View, frozen=True):
+    """The quantum link. `chsh_s_inferred` comes from the correlations of two bases a side; it is no Bell test."""
+
+    name: str
+    role: str
+    peer: str
+    state: str
+    protocol: str
+    proof: str
+    authentication: str
+    qber: float | None
+    tolerated_error: float | None
+    visibility_z: float | None
+    visibility_x: float | None
+    chsh_s_inferred: float | None
+    chsh_s_error: float | None
+    offset_s: float | None
+    drift: float | None
+    round_trip_s: float | None
+    clicks_per_s: float | None
+    coincidences_per_s: float | None
+    sifted_bits_per_s: float | None
+    secret_bits_per_s: float | None
+    blocks_accepted: int
+    blocks_refused: int
+    refusals: list[RefusalView]
+
+
+class BlockView(View, frozen=True):
+    """One finished block; `code` is the refusal code, None when it was accepted."""
+
+    number: int
+    time: float
+    accepted: bool
+    code: str | None
+    acquisition_s: float
+    sifted_bits: int
+    qber: float | None
+    tolerated_error: float | None
+    leak_bits: int | None
+    secret_bits: int
+
+
+class SpoolView(View, frozen=True):
+    state: str
+    chunks: int
+    bits: int
+
+
+class KeysView(View, frozen=True):
+    """Stock and budgets. Never key bytes."""
+
+    spool: list[SpoolView]
+    handed_over: int
+    kms_up: bool
+    masks_alice_to_bob: int
+    masks_bob_to_alice: int
+    epsilon_spent_ratio: float
+    epoch_days_left: float | None
+    authentication: str
+
+
+class ErrorCount(View, frozen=True):
+    """An error code that came up since the start: how often, and the last time in full."""
+
+    code: str
+    count: int
+    time: float
+    part: str
+    message: str
+    remedy: str
+
+
+class StatusView(View, frozen=True):
+    """`state`: starting, running, degraded (a part is down), draining, drained, stopping."""
+
+    node: str
+    version: str
+    kernels: str
+    state: str
+    healthy: bool
+    uptime_s: float
+    started: float
+    memory_locked: bool
+    parts: list[PartView]
+    link: LinkView
+    keys: KeysView
+
+
+class CalibrationView(View, frozen=True):
+    """Result of a polarization calibration; settings in the controller's own unit."""
+
+    qber_before: float | None
+    qber_after: float
+    settings: list[float]
+    unit: str
+    measurements: int
+    seconds: float
+
+
+class Done(View, frozen=True):
+    """Answer to a command: what was done, for a person to read."""
+
+    message: str
+    details: list[str] = []
+
+
+class LogLevel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /v1/log-level."""
+
+    level: str
+
+
+class NodeControl(Protocol):
+    """What the control room asks of the node; implemented by the composition root."""
+
+    @property
+    def events(self) -> EventHub: ...
+
+    def status(self) -> StatusView: ...
+
+    def devices(self) -> list[DeviceView]: ...
+
+    async def fields(self, device: str) -> list[FieldView]:
+        """Raises NotFound for a name that the configuration does not have."""
+
+    def link(self) -> LinkView: ...
+
+    def blocks(self, limit: int) -> list[BlockView]:
+        """The last blocks, newest first."""
+
+    def keys(self) -> KeysView: ...
+
+    def errors(self) -> list[ErrorCount]: ...
+
+    async def calibrate_polarization(self) -> CalibrationView: ...
+
+    async def drain(self) -> Done: ...
+
+    async def resume(self) -> Done: ...
+
+    async def reload(self) -> Done: ...
+
+    def set_log_level(self, level: str) -> Done: ...

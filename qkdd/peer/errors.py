@@ -114,7 +114,9 @@ class TlsSelfTestFailed(PeerError):
     meaning = (
         "The handshake of this node with itself did not negotiate what the configuration demands; nothing is started."
     )
-    default_remedy = "Check groups, signatures and certificate of the named profile; check the versions of cryptography and pyOpenSSL."
+    default_remedy = (
+        "Check groups, signatures and certificate of the profile, and the versions of cryptography and pyOpenSSL."
+    )
 
 
 class TlsSettingRefused(PeerError):

@@ -1,0 +1,41 @@
+"""What can be turned on the running bench: by the instruments (paddles, bias) and by whoever injects faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qkdd_hil.physics.parameters import LineParameters, SideParameters
+
+
+@dataclass(slots=True)
+class SideSetting:
+    """One receiver. Lengths: paddles 3 (rad), bias 4 (A), rotation 3 (rotation vector on the Poincaré sphere, rad)."""
+
+    paddles: tuple[float, ...]
+    bias: tuple[float, ...]
+    enabled: bool = True  # detectors biased at all
+    transmission: float = 1.0  # extra factor on the fibre: 10 dB more loss is 0.1
+    rotation: tuple[float, float, float] = (0.0, 0.0, 0.0)  # extra turn of the fibre
+    dark_factor: float = 1.0
+    background_factor: float = 1.0
+
+    @classmethod
+    def of(cls, side: SideParameters) -> SideSetting:
+        """Aligned, at nominal bias."""
+        return cls(tuple(side.paddles), tuple(d.bias for d in side.detectors))
+
+
+@dataclass(slots=True)
+class LineSetting:
+    """The line: source and eavesdropper, and both receivers."""
+
+    alice: SideSetting
+    bob: SideSetting
+    brightness: float = 1.0  # factor on the pair rate
+    source_on: bool = True
+    eve: float = 0.0  # fraction of pairs whose photon to Bob is intercepted, measured in Z or X and resent
+    frozen: bool = False  # nothing clicks on either side
+
+    @classmethod
+    def of(cls, line: LineParameters) -> LineSetting:
+        return cls(SideSetting.of(line.alice), SideSetting.of(line.bob))

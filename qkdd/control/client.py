@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
@@ -41,31 +42,38 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def _refusal(status: int, body: bytes) -> Refused:
+    try:
+        told = json.loads(body)
+        return Refused(told["code"], told["message"], told["remedy"])
+    except (ValueError, KeyError, TypeError):
+        return Refused("QKD-CTL-BAD-REQUEST", f"the daemon answered {status}", "")
+
+
 class ControlClient:
     """One daemon's socket. Raises NoDaemon when nobody answers and Refused when the daemon says no."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def _send(self, method: str, route: str, body: bytes | None, timeout: float | None) -> http.client.HTTPResponse:
+    @contextmanager
+    def _send(
+        self, method: str, route: str, body: bytes | None, timeout: float | None
+    ) -> Iterator[http.client.HTTPResponse]:
         connection = _UnixConnection(self.path, timeout)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
             connection.request(method, route, body, headers)
             response = connection.getresponse()
+            if response.status != 200:
+                raise _refusal(response.status, response.read())
+            yield response
+            response.close()
         except (OSError, http.client.HTTPException) as error:
-            connection.close()
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise NoDaemon(f"{self.path}: {reason}") from None
-        if response.status != 200:
-            raw = response.read()
+        finally:
             connection.close()
-            try:
-                told = json.loads(raw)
-                raise Refused(told["code"], told["message"], told["remedy"])
-            except (ValueError, KeyError, TypeError):
-                raise Refused("QKD-CTL-BAD-REQUEST", f"the daemon answered {response.status}", "") from None
-        return response
 
     def get(self, route: str, **query: int) -> Any:
         """The decoded JSON body."""
@@ -82,10 +90,7 @@ class ControlClient:
         target = "/v1/events" if since is None else f"/v1/events?since={since}"
         with self._send("GET", target, None, timeout) as response:
             while True:
-                try:
-                    line = response.readline()
-                except (OSError, http.client.HTTPException) as error:
-                    raise NoDaemon(f"{self.path}: the event stream broke ({error})") from None
+                line = response.readline()
                 if not line:
                     return
                 if line.strip():

@@ -40,7 +40,10 @@ _console = Console(highlight=False, soft_wrap=True)
 _complaints = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 SocketOption = Annotated[
-    str | None, typer.Option("--socket", help="The daemon's socket; also QKDD_SOCKET in the environment.", show_default=DEFAULT_SOCKET)
+    str | None,
+    typer.Option(
+        "--socket", help="The daemon's socket; also QKDD_SOCKET in the environment.", show_default=DEFAULT_SOCKET
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the daemon's JSON instead of a table.")]
 

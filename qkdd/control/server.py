@@ -25,6 +25,8 @@ from qkdd.core.errors import InternalError, QkddError
 
 MAX_BODY = 64 * 1024
 KEEPALIVE_S = 15.0  # an empty line on a quiet event stream: both ends notice a dead one
+_USER = web.RequestKey("user", PeerUser)
+_ROLE = web.RequestKey("role", Role)
 _log = log.get("control")
 _encoder = msgspec.json.Encoder()
 
@@ -87,7 +89,7 @@ class ControlServer:
             role = await asyncio.to_thread(self._policy.role_of, user)
             if role is Role.NONE:
                 raise Denied(f"user {user.uid} has no role on this node")
-            request["user"], request["role"] = user, role
+            request[_USER], request[_ROLE] = user, role
             response: web.StreamResponse = await handler(request)
         except QkddError as error:
             return _refusal(error)
@@ -118,8 +120,8 @@ class ControlServer:
 
     def _handler(self, route: Route) -> Any:
         async def handle(request: web.Request) -> web.StreamResponse:
-            user: PeerUser = request["user"]
-            if request["role"] < route.role:
+            user = request[_USER]
+            if request[_ROLE] < route.role:
                 self._note(route, user, "denied")
                 raise Denied(
                     f"user {user.uid} may look but not change: {route.method} {route.path} needs the admin role"

@@ -1,0 +1,107 @@
+"""A mock node behind the control socket: fixed answers, records what it was asked."""
+
+from __future__ import annotations
+
+from qkdd.control import views
+from qkdd.control.errors import NotFound, NotNow
+from qkdd.control.events import EventHub
+from qkdd.core.clock import Clock
+
+LINK = views.LinkView(
+    name="a-b", role="alice", peer="bob", state="running", protocol="bbm92", proof="bbm92/tl2017",
+    authentication="wegman-carter", qber=0.0161, tolerated_error=0.03, visibility_z=0.97, visibility_x=0.966,
+    chsh_s_inferred=2.74, chsh_s_error=0.003, offset_s=-0.25, drift=1.2e-6, round_trip_s=0.0004, clicks_per_s=4e5,
+    coincidences_per_s=8e4, sifted_bits_per_s=4e4, secret_bits_per_s=8.8e3, blocks_accepted=3, blocks_refused=1,
+    refusals=[views.RefusalView(code="QKD-BLK-QBER", count=1)],
+)  # fmt: skip
+
+KEYS = views.KeysView(
+    spool=[views.SpoolView(state="sealed", chunks=2, bits=4096)], handed_over=7, kms_up=True, masks_alice_to_bob=900,
+    masks_bob_to_alice=901, epsilon_spent_ratio=0.01, epoch_days_left=57.0, authentication="wegman-carter",
+)  # fmt: skip
+
+OFFLINE = views.ErrorView(code="QKD-DEV-OFFLINE", message="tagger on [tty]: gone", remedy="plug it in")
+
+
+class FakeNode:
+    """Implements `qkdd.control.views.NodeControl`."""
+
+    def __init__(self, clock: Clock, healthy: bool = True) -> None:
+        self.events = EventHub(clock)
+        self.healthy = healthy
+        self.asked: list[str] = []
+        self.broken = False
+
+    def status(self) -> views.StatusView:
+        part = views.PartView(
+            name="tagger", state="up" if self.healthy else "waiting", since_s=12.0, attempts=1, heartbeat_age_s=0.1,
+            stalled=False, error=None if self.healthy else OFFLINE,
+        )  # fmt: skip
+        return views.StatusView(
+            node="alice", version="0.1.0", kernels="portable", state="running" if self.healthy else "degraded",
+            healthy=self.healthy, uptime_s=93784.0, started=1.79e9, memory_locked=False, parts=[part], link=LINK, keys=KEYS,
+        )  # fmt: skip
+
+    def devices(self) -> list[views.DeviceView]:
+        return [views.DeviceView(name="tagger", driver="s15_tdc1", state="up", roles=["time tagger"], model="TDC1")]
+
+    async def fields(self, device: str) -> list[views.FieldView]:
+        if device != "tagger":
+            raise NotFound(f"there is no device {device!r}")
+        return [
+            views.FieldView(
+                name="threshold",
+                value=0.2,
+                unit="V",
+                settable=True,
+                low=-1.0,
+                high=1.0,
+                doc="Set the [input] threshold.",
+            )
+        ]
+
+    def link(self) -> views.LinkView:
+        if self.broken:
+            raise RuntimeError("a defect")
+        return LINK
+
+    def blocks(self, limit: int) -> list[views.BlockView]:
+        self.asked.append(f"blocks {limit}")
+        good = views.BlockView(
+            number=2, time=1.79e9, accepted=True, code=None, acquisition_s=5.0, sifted_bits=200_000, qber=0.016,
+            tolerated_error=0.03, leak_bits=31_000, secret_bits=44_000,
+        )  # fmt: skip
+        bad = views.BlockView(
+            number=1, time=1.79e9, accepted=False, code="QKD-BLK-QBER", acquisition_s=5.0, sifted_bits=200_000, qber=0.09,
+            tolerated_error=0.05, leak_bits=None, secret_bits=0,
+        )  # fmt: skip
+        return [good, bad][:limit]
+
+    def keys(self) -> views.KeysView:
+        return KEYS
+
+    def errors(self) -> list[views.ErrorCount]:
+        return [
+            views.ErrorCount(code="QKD-DEV-OFFLINE", count=2, time=1.79e9, part="tagger", message="gone", remedy="plug")
+        ]
+
+    async def calibrate_polarization(self) -> views.CalibrationView:
+        self.asked.append("calibrate")
+        return views.CalibrationView(
+            qber_before=0.12, qber_after=0.016, settings=[0.1, 1.2, 2.3], unit="rad", measurements=31, seconds=75.0
+        )
+
+    async def drain(self) -> views.Done:
+        self.asked.append("drain")
+        return views.Done(message="drained", details=["block 7 was finished"])
+
+    async def resume(self) -> views.Done:
+        raise NotNow("the interlock is still open")
+
+    async def reload(self) -> views.Done:
+        self.asked.append("reload")
+        return views.Done(message="reloaded")
+
+    def set_log_level(self, level: str) -> views.Done:
+        self.asked.append(f"level {level}")
+        return views.Done(message=f"log level {level}")

@@ -1,0 +1,67 @@
+"""Errors of the link room. Those that end one block are `BlockRefused`; the rest end the link's run."""
+
+from __future__ import annotations
+
+from qkdd.core.errors import ConfigError, Kind, QkddError
+from qkdd.distill.errors import BlockRefused
+
+
+class LinkError(QkddError):
+    """Anything that is wrong with the quantum link as a whole."""
+
+
+class LinkConfigError(LinkError, ConfigError):
+    code = "QKD-LNK-CONFIG"
+    meaning = "The link's settings do not fit the time tagger that it was given."
+    default_remedy = "Change the named key of [link] or [link.shared]; the tagger's facts stand in `qkdctl devices`."
+
+
+class AlignmentFailed(LinkError):
+    code = "QKD-LNK-ALIGN-FAILED"
+    kind = Kind.TRANSIENT
+    meaning = "No common arrival-time peak stood out of the two nodes' clicks; the clocks are not aligned."
+    default_remedy = (
+        "Nothing at once: the link tries again. If it goes on, check that the source is on, that both fibres are "
+        "connected, and that both hosts' taggers run."
+    )
+
+
+class OpenStretchRefused(LinkError):
+    code = "QKD-LNK-OPEN-REFUSED"
+    kind = Kind.TRANSIENT
+    meaning = "The two nodes could not agree on the sacrificed stretch of an alignment; it is thrown away."
+    default_remedy = "Nothing: the next alignment takes a new stretch."
+
+
+class LockLost(BlockRefused):
+    code = "QKD-LNK-LOCK-LOST"
+    meaning = "The coincidence peak of the two clocks was not found in this block; after three such blocks the link aligns anew."
+    default_remedy = (
+        "Check the source and the fibres; a tagger that lost a rollover heals by itself with the next alignment."
+    )
+
+
+class TagsLost(BlockRefused):
+    code = "QKD-BLK-TAGS-LOST"
+    meaning = (
+        "The time tagger lost clicks, its stream slipped, or a buffer was full in this block; the block is discarded."
+    )
+    default_remedy = "Lower the count rate or the load of the host; check the tagger's cable when it happens often."
+
+
+class BasisImbalance(BlockRefused):
+    code = "QKD-BLK-BASIS-IMBALANCE"
+    meaning = "The two bases are not equally likely within the agreed bound; the proof assumes that they are."
+    default_remedy = "Check the beam splitter and the four detectors' efficiencies; balance them, or raise basis_imbalance_max only with a proof that allows it."
+
+
+class RegisterTimeout(BlockRefused):
+    code = "QKD-BLK-REGISTER"
+    meaning = "The tagger's stream did not reach the end of the block in time."
+    default_remedy = "Check the tagger and the load of the host; the block is discarded and the acquisition goes on."
+
+
+class ClockRejected(BlockRefused):
+    code = "QKD-BLK-INTERVAL"
+    meaning = "The other node proposed a block that overlaps one it already used, or that is not of the agreed length."
+    default_remedy = "Compare both nodes' versions and settings; the block is discarded."

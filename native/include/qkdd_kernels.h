@@ -1,5 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The one public header of the qkdd kernels. Conventions: docs/rooms/native.md. */
+ * The one public header of the qkdd kernels. Conventions (docs/rooms/native.md):
+ *   - every function that can fail returns a qkdd_status; on failure the caller's output buffers are unchanged or zeroed;
+ *   - sizes count elements of the pointed-to type; buffers never overlap; pointers may be unaligned only where they are
+ *     uint8_t; a pointer may be anything when its size is 0;
+ *   - no kernel allocates; where scratch memory is needed the caller gives it and a `_workspace` function says how much;
+ *   - "constant-time" means: control flow and addresses depend on sizes and public arguments, never on the bits named secret.
+ * References: NIST SP 800-38D (GHASH), RFC 8452 (POLYVAL), RFC 3720 (CRC-32C), Krawczyk CRYPTO '94 (Toeplitz hashing),
+ * Fan & Hasan, IEEE Trans. Comput. 56 (2007) 224 (subquadratic Toeplitz matrix-vector product),
+ * Brassard & Salvail, EUROCRYPT '93 (Cascade). */
 #ifndef QKDD_KERNELS_H
 #define QKDD_KERNELS_H
 
@@ -7,7 +15,122 @@
 #include <stdint.h>
 
 /* CDEF BEGIN */
+typedef enum {
+    QKDD_OK = 0,
+    QKDD_BAD_ARGUMENT = 1, /* a size or parameter outside the kernel's domain */
+    QKDD_TRUNCATED = 2,    /* the input ends in the middle of a record */
+    QKDD_MALFORMED = 3,    /* the input is not of the stated format */
+    QKDD_UNSORTED = 4,     /* times must be non-decreasing */
+    QKDD_OUT_OF_RANGE = 5, /* a value cannot be represented in the result */
+    QKDD_NO_SPACE = 6,     /* output buffer or workspace too small */
+    QKDD_UNSUPPORTED = 7   /* this processor cannot run the variant */
+} qkdd_status;
+
+/* ---- variants: chosen once at load, the same results from each ---- */
+typedef enum { QKDD_PORTABLE = 0, QKDD_AVX2 = 1, QKDD_AVX512 = 2, QKDD_VARIANTS = 3 } qkdd_variant;
+
+/* The fastest variant that this processor can run. */
+qkdd_variant qkdd_variant_best(void);
+/* The variant in use. */
+qkdd_variant qkdd_variant_current(void);
+/* Use `variant` from now on; not while another thread is inside a kernel. */
+qkdd_status qkdd_variant_select(qkdd_variant variant);
+
+/* CRC-32C (Castagnoli), RFC 3720 appendix B.4. */
 uint32_t qkdd_crc32c(const uint8_t *data, size_t size);
+
+/* ---- bits: one bit a byte <-> packed, most significant bit first. Constant-time in the bits. ---- */
+/* packed[(count + 7) / 8]; unused low bits of the last byte are 0. A byte above 1 is QKDD_MALFORMED (packed zeroed). */
+qkdd_status qkdd_pack_bits(const uint8_t *bits, size_t count, uint8_t *packed);
+/* bits[count] from packed[(count + 7) / 8]; non-zero unused low bits are QKDD_MALFORMED (bits zeroed). */
+qkdd_status qkdd_unpack_bits(const uint8_t *packed, size_t count, uint8_t *bits);
+
+/* ---- time tags ---- */
+typedef struct {
+    int64_t wraps;        /* times the 27-bit counter has wrapped */
+    uint32_t last;        /* its last value, in 2 ns units */
+    uint32_t started;     /* 0 until the first record */
+    uint64_t voids;       /* records without click and without dummy mark, dropped */
+    uint64_t largest_step; /* of the last call: longest step forward between two records, 2 ns units */
+} qkdd_tdc1_state;
+
+/* S-Fifteen TDC1, mode "timestamp": bits 31..5 time in 2 ns units, bit 4 dummy, bits 3..0 inputs.
+ * times[count], patterns[count] receive the clicks in picoseconds; *clicks and *dummies their numbers.
+ * A step back by at most 2^16 units is disorder between inputs, every other step back is a wrap. */
+qkdd_status qkdd_decode_tdc1(const uint32_t *words, size_t count, qkdd_tdc1_state *state, int64_t *times,
+                             uint8_t *patterns, size_t *clicks, size_t *dummies);
+
+/* S-Fifteen timestamp7, format a1: bits 63..10 time in 1/256 ns, bit 4 dummy, bits 3..0 inputs; one little-endian uint64,
+ * or with `swapped` the high 32-bit half first. size must be a multiple of 8; times, patterns, dummies hold size / 8.
+ * Zero words (void USB returns) are dropped; *records is the number kept. Times are rounded to the nearest picosecond. */
+qkdd_status qkdd_decode_a1(const uint8_t *data, size_t size, int swapped, int64_t *times, uint8_t *patterns,
+                           uint8_t *dummies, size_t *records);
+
+/* One row per set bit of each pattern, lowest input first. Call with channels NULL to count the rows. */
+qkdd_status qkdd_expand_patterns(const int64_t *times, const uint8_t *patterns, size_t count, int64_t *out_times,
+                                 uint8_t *channels, size_t capacity, size_t *rows);
+
+/* Pairs of clicks within the window. b is mapped into a's clock: t + rint(delay + drift * (t - origin)), double arithmetic.
+ * Two-pointer rule: of the two heads the earlier one (a on equality) is dropped if it is further than window / 2 from the other
+ * head, or if the click after it on its own side is strictly nearer to the other head; otherwise the heads are a pair.
+ * Times sorted, |t| <= 2^61; |delay| <= 2^60, |drift| <= 1e-2; 0 <= window <= 2^60. ia, ib hold min(na, nb). */
+qkdd_status qkdd_match_coincidences(const int64_t *a, size_t na, const int64_t *b, size_t nb, int64_t window, double delay,
+                                    double drift, int64_t origin, uint32_t *ia, uint32_t *ib, size_t *pairs);
+
+/* counts[k] = number of pairs with start + k*bin <= b - a < start + (k+1)*bin; saturates at 2^32 - 1. */
+qkdd_status qkdd_delay_histogram(const int64_t *a, size_t na, const int64_t *b, size_t nb, int64_t start, int64_t bin,
+                                 size_t bins, uint32_t *counts);
+
+/* counts[floor(t / bin) mod bins] += 1 for every t; saturates at 2^32 - 1. bin * bins <= 2^62. */
+qkdd_status qkdd_fold_histogram(const int64_t *times, size_t count, int64_t bin, size_t bins, uint32_t *counts);
+
+/* ---- differences of a sorted list, Rice coded (layout in docs/rooms/native.md) ---- */
+/* Largest number of bytes that `count` values can take. */
+size_t qkdd_gap_bound(size_t count);
+qkdd_status qkdd_gap_encode(const int64_t *values, size_t count, uint8_t *out, size_t capacity, size_t *size);
+/* values[count]. Anything but the encoding of exactly `count` sorted values is refused and values zeroed. */
+qkdd_status qkdd_gap_decode(const uint8_t *data, size_t size, int64_t *values, size_t count);
+
+/* ---- privacy amplification: out[i] = XOR over j of seed[i - j + n - 1] & bits[j]. Constant-time in bits and seed. ---- */
+size_t qkdd_toeplitz_workspace(size_t n, size_t m); /* in uint64_t */
+/* bits[n], seed[n + m - 1], out[m], one bit a byte; the workspace is zeroed at the end. */
+qkdd_status qkdd_toeplitz(const uint8_t *bits, size_t n, const uint8_t *seed, size_t m, uint8_t *out, uint64_t *workspace,
+                          size_t workspace_size);
+
+/* ---- polynomial hash over GF(2^128): GHASH of NIST SP 800-38D with key H, A = data, C empty. Constant-time in data and key
+ * (the portable variant on processors whose 64-bit multiplication is). ---- */
+typedef struct {
+    uint64_t powers[16][2]; /* H^1 .. H^16 as POLYVAL elements, low word first */
+    uint64_t sum[2];
+    uint8_t buffer[16];
+    uint64_t buffered;
+    uint64_t size;
+} qkdd_poly_hash;
+
+void qkdd_poly_hash_open(qkdd_poly_hash *state, const uint8_t *key);
+void qkdd_poly_hash_update(qkdd_poly_hash *state, const uint8_t *data, size_t size);
+/* The digest of everything so far; the state is not changed. */
+void qkdd_poly_hash_digest(const qkdd_poly_hash *state, uint8_t *digest);
+void qkdd_poly_hash_wipe(qkdd_poly_hash *state);
+/* Product in GHASH's bit order (the first bit of the first byte is the coefficient of x^0). */
+void qkdd_gf2_128_multiply(const uint8_t *a, const uint8_t *b, uint8_t *product);
+
+/* ---- Cascade: one frame's bits in the order of every pass ---- */
+size_t qkdd_cascade_workspace(size_t n, size_t passes); /* in uint64_t */
+/* bits[n] one bit a byte, seed[32]. 1 <= n < 2^31, 1 <= passes <= 64. The workspace is the frame; zero it to wipe it. */
+qkdd_status qkdd_cascade_open(uint64_t *frame, size_t frame_size, const uint8_t *bits, size_t n, const uint8_t *seed,
+                              size_t passes);
+/* parities[k] = XOR of the bits at permuted positions starts[k] .. stops[k] - 1. */
+qkdd_status qkdd_cascade_parities(uint64_t *frame, size_t pass, const uint32_t *starts, const uint32_t *stops, size_t count,
+                                  uint8_t *parities);
+/* Flip the bits at these original positions, in every pass; a position named twice is flipped twice. */
+qkdd_status qkdd_cascade_flip(uint64_t *frame, const uint32_t *positions, size_t count);
+qkdd_status qkdd_cascade_to_original(const uint64_t *frame, size_t pass, const uint32_t *permuted, size_t count,
+                                     uint32_t *original);
+qkdd_status qkdd_cascade_to_permuted(const uint64_t *frame, size_t pass, const uint32_t *original, size_t count,
+                                     uint32_t *permuted);
+/* The bits in original order, one a byte. */
+qkdd_status qkdd_cascade_bits(const uint64_t *frame, uint8_t *bits);
 /* CDEF END */
 
 #endif

@@ -1,0 +1,88 @@
+"""Universal hashing: Toeplitz (privacy amplification) and the polynomial hash over GF(2^128)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qkdd_native._kernels import ffi, lib
+from qkdd_native.arrays import ByteLike, octets, pointer, size, vector
+from qkdd_native.status import Status, StatusError, check
+
+
+def toeplitz(bits: NDArray[np.uint8], seed_bits: NDArray[np.uint8], m: int) -> NDArray[np.uint8]:
+    """Multiply a Toeplitz matrix by a bit vector over GF(2): uint8[m].
+
+    out[i] = XOR over j of seed_bits[i - j + n - 1] & bits[j]; bits uint8[n], seed_bits uint8[n + m - 1], values 0 or 1.
+    Any n and m up to 2^40; m = 0 gives an empty result, n = 0 zeros. Constant-time in bits and seed. Universal_2 over
+    uniformly random seeds (Krawczyk, CRYPTO '94; Bennett et al., IEEE Trans. Inf. Theory 41 (1995) 1915).
+    """
+    bits = vector(bits, np.uint8, "bits")
+    seed_bits = vector(seed_bits, np.uint8, "seed_bits")
+    size(m, "m")
+    n = len(bits)
+    if len(seed_bits) != max(n + m - 1, 0):
+        raise StatusError(
+            Status.BAD_ARGUMENT, f"toeplitz: the seed must have n + m - 1 = {n + m - 1} bits, not {len(seed_bits)}"
+        )
+    out = np.empty(m, np.uint8)
+    workspace = np.empty(lib.qkdd_toeplitz_workspace(n, m), np.uint64)
+    code = lib.qkdd_toeplitz(pointer(bits), n, pointer(seed_bits), m, pointer(out), pointer(workspace), len(workspace))
+    check(code, "toeplitz")
+    return out
+
+
+def _element(data: ByteLike, name: str) -> ByteLike:
+    if len(octets(data, name)) != 16:
+        raise StatusError(Status.BAD_ARGUMENT, f"{name} must be 16 bytes")
+    return data
+
+
+class PolyHash:
+    """Polynomial hash over GF(2^128), fed piece by piece: GHASH of NIST SP 800-38D with H = key, A = data, no ciphertext.
+
+    For two different messages of at most L bytes a random key collides with probability at most
+    (ceil(L / 16) + 1) / 2^128. Constant-time in data and key. The key is wiped when the object dies.
+    """
+
+    __slots__ = ("_state",)
+
+    def __init__(self, key: ByteLike) -> None:
+        self._state = ffi.new("qkdd_poly_hash *")
+        lib.qkdd_poly_hash_open(self._state, octets(_element(key, "key"), "key"))
+
+    def update(self, data: ByteLike) -> PolyHash:
+        """Append bytes; returns itself."""
+        view = octets(data, "data")
+        lib.qkdd_poly_hash_update(self._state, view, len(view))
+        return self
+
+    def digest(self) -> bytes:
+        """Hash (16 bytes) of everything so far; more may follow."""
+        out = ffi.new("uint8_t[16]")
+        lib.qkdd_poly_hash_digest(self._state, out)
+        return bytes(ffi.buffer(out))
+
+    def wipe(self) -> None:
+        """Zero the state; from now on it hashes with key 0."""
+        lib.qkdd_poly_hash_wipe(self._state)
+
+    def __del__(self) -> None:
+        state = getattr(self, "_state", None)
+        if state is not None:
+            lib.qkdd_poly_hash_wipe(state)
+
+    def __repr__(self) -> str:
+        return "<PolyHash>"
+
+
+def poly_hash(data: ByteLike, key: ByteLike) -> bytes:
+    """`PolyHash(key).update(data).digest()`: 16 bytes."""
+    return PolyHash(key).update(data).digest()
+
+
+def gf2_128_multiply(a: ByteLike, b: ByteLike) -> bytes:
+    """Product of two elements of GF(2^128), 16 bytes each, in GHASH's bit order (the first bit is the coefficient of x^0)."""
+    out = ffi.new("uint8_t[16]")
+    lib.qkdd_gf2_128_multiply(octets(_element(a, "a"), "a"), octets(_element(b, "b"), "b"), out)
+    return bytes(ffi.buffer(out))

@@ -1,0 +1,184 @@
+"""Time tags: decoders, coincidences, histograms, gap coding. Times are int64 picoseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qkdd_native._kernels import ffi, lib
+from qkdd_native.arrays import ByteLike, integer, octets, pointer, same_length, size, vector
+from qkdd_native.status import Status, StatusError, check
+
+Times = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Tdc1State:
+    """What decode_tdc1 carries from one call to the next; a new stream starts with a fresh one.
+
+    wraps: how often the 27-bit counter (2 ns units, period 268.435456 ms) has wrapped.
+    last: its last value; None before the first record.
+    voids: records without click and without dummy mark that were dropped so far.
+    largest_step_ps: longest step forward between two records of the last call. Dummies come about every 140 ms, so a
+        longer step means a lost wrap or slipped bytes.
+    """
+
+    wraps: int = 0
+    last: int | None = None
+    voids: int = 0
+    largest_step_ps: int = 0
+
+
+def decode_tdc1(words: NDArray[np.uint32], state: Tdc1State) -> tuple[Times, NDArray[np.uint8], int]:
+    """Decode records of an S-Fifteen TDC1 in timestamp mode; `state` is advanced.
+
+    words: uint32[n] in the host's byte order: bits 31..5 time in 2 ns units, bit 4 dummy, bits 3..0 inputs.
+    Returns (times int64[k] in ps since counter value 0 of the stream's first period, patterns uint8[k], dummies). A step
+    back by up to 131 µs is disorder between inputs (the times come out in the order of the records, so not sorted there);
+    every other step back is a wrap. Source: vendor's pyS15 `usb_counter_fpga.py` and wiki.
+    """
+    words = vector(words, np.uint32, "words")
+    times = np.empty(len(words), np.int64)
+    patterns = np.empty(len(words), np.uint8)
+    carried = ffi.new("qkdd_tdc1_state *")
+    carried.wraps = state.wraps
+    carried.last = 0 if state.last is None else state.last
+    carried.started = state.last is not None
+    carried.voids = state.voids
+    counts = ffi.new("size_t[2]")
+    code = lib.qkdd_decode_tdc1(
+        pointer(words), len(words), carried, pointer(times), pointer(patterns), counts, counts + 1
+    )
+    check(code, "decode_tdc1")
+    state.wraps = carried.wraps
+    state.last = carried.last if carried.started else None
+    state.voids = carried.voids
+    state.largest_step_ps = carried.largest_step * 2000
+    return times[: counts[0]].copy(), patterns[: counts[0]].copy(), int(counts[1])
+
+
+def decode_a1(data: ByteLike, swapped: bool) -> tuple[Times, NDArray[np.uint8], NDArray[np.bool_]]:
+    """Decode S-Fifteen timestamp7 events in format a1.
+
+    data: whole 8-byte records; `swapped` means the high 32-bit half comes first (`readevents -X`). Zero words (void USB
+    returns) are dropped. Returns (times int64[k] in ps, rounded to nearest from 1/256 ns, patterns uint8[k], dummy
+    bool[k]). Source: qcrypto `readevents7.c`, qcrypto filespec.
+    """
+    view = octets(data, "data")
+    count = len(view) // 8
+    times = np.empty(count, np.int64)
+    patterns = np.empty(count, np.uint8)
+    dummies = np.empty(count, np.uint8)
+    kept = ffi.new("size_t *")
+    code = lib.qkdd_decode_a1(view, len(view), swapped, pointer(times), pointer(patterns), pointer(dummies), kept)
+    check(code, "decode_a1")
+    return times[: kept[0]], patterns[: kept[0]], dummies[: kept[0]].view(np.bool_)
+
+
+def expand_patterns(times: Times, patterns: NDArray[np.uint8]) -> tuple[Times, NDArray[np.uint8]]:
+    """One row for each input of each click: (times int64[k], channels uint8[k]); lowest input first, pattern 0 gives none."""
+    times = vector(times, np.int64, "times")
+    patterns = vector(patterns, np.uint8, "patterns")
+    same_length(times, patterns, "times and patterns")
+    rows = ffi.new("size_t *")
+    count = len(times)
+    code = lib.qkdd_expand_patterns(pointer(times), pointer(patterns), count, ffi.NULL, ffi.NULL, 0, rows)
+    check(code, "expand_patterns")
+    out = np.empty(rows[0], np.int64)
+    channels = np.empty(rows[0], np.uint8)
+    if len(out):
+        code = lib.qkdd_expand_patterns(
+            pointer(times), pointer(patterns), count, pointer(out), pointer(channels), len(out), rows
+        )
+        check(code, "expand_patterns")
+    return out, channels
+
+
+def match_coincidences(
+    a_times: Times, b_times: Times, window_ps: int, delay_ps: float, drift: float, origin_ps: int
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Pairs of clicks within a window: (ia uint32[k], ib uint32[k]), both strictly increasing.
+
+    a_times, b_times: sorted int64 picoseconds within ±2^61, each on its own clock. b is mapped into a's clock by
+    t + rint(delay_ps + drift * (t - origin_ps)); drift in s/s, at most 1e-2 in size. window_ps is the full width: a pair has
+    2 |t_a - t_b| <= window_ps. Each click is in at most one pair. Of the two clicks at the heads of the streams the earlier
+    (a's on equality) is dropped when it is outside the window or when the next click of its own side is strictly nearer to
+    the other head; otherwise the two are a pair. So of rivals the nearest wins, and of equals the earlier.
+    """
+    a_times = vector(a_times, np.int64, "a_times")
+    b_times = vector(b_times, np.int64, "b_times")
+    most = min(len(a_times), len(b_times))
+    ia = np.empty(most, np.uint32)
+    ib = np.empty(most, np.uint32)
+    pairs = ffi.new("size_t *")
+    code = lib.qkdd_match_coincidences(
+        pointer(a_times),
+        len(a_times),
+        pointer(b_times),
+        len(b_times),
+        integer(window_ps, "window_ps"),
+        float(delay_ps),
+        float(drift),
+        integer(origin_ps, "origin_ps"),
+        pointer(ia),
+        pointer(ib),
+        pairs,
+    )
+    check(code, "match_coincidences")
+    return ia[: pairs[0]].copy(), ib[: pairs[0]].copy()
+
+
+def delay_histogram(a_times: Times, b_times: Times, start_ps: int, bin_ps: int, bins: int) -> NDArray[np.uint32]:
+    """Histogram of b - a over all pairs: uint32[bins], cell k counts start + k·bin <= b - a < start + (k + 1)·bin.
+
+    Both sorted. Costs one step a click and one a counted pair, so keep bins * bin_ps near what is searched. Cells saturate.
+    """
+    a_times = vector(a_times, np.int64, "a_times")
+    b_times = vector(b_times, np.int64, "b_times")
+    counts = np.empty(size(bins, "bins", 1 << 32), np.uint32)
+    code = lib.qkdd_delay_histogram(
+        pointer(a_times),
+        len(a_times),
+        pointer(b_times),
+        len(b_times),
+        integer(start_ps, "start_ps"),
+        integer(bin_ps, "bin_ps"),
+        bins,
+        pointer(counts),
+    )
+    check(code, "delay_histogram")
+    return counts
+
+
+def fold_histogram(times: Times, bin_ps: int, bins: int) -> NDArray[np.uint32]:
+    """Folded histogram uint32[bins]: how many times have floor(t / bin_ps) mod bins = k; any order of times. Cells saturate."""
+    times = vector(times, np.int64, "times")
+    counts = np.empty(size(bins, "bins", 1 << 32), np.uint32)
+    code = lib.qkdd_fold_histogram(pointer(times), len(times), integer(bin_ps, "bin_ps"), bins, pointer(counts))
+    check(code, "fold_histogram")
+    return counts
+
+
+def gap_encode(values: Times) -> bytes:
+    """Rice-code the differences of a sorted list of non-negative int64; layout in docs/rooms/native.md."""
+    values = vector(values, np.int64, "values")
+    out = np.empty(lib.qkdd_gap_bound(len(values)), np.uint8)
+    written = ffi.new("size_t *")
+    check(lib.qkdd_gap_encode(pointer(values), len(values), pointer(out), len(out), written), "gap_encode")
+    return out[: written[0]].tobytes()
+
+
+def gap_decode(data: ByteLike, count: int) -> Times:
+    """The inverse of gap_encode: int64[count], sorted, non-negative. Refuses everything else; safe on hostile input.
+
+    The memory taken is at most 64 bytes for a byte of input, whatever `count` claims.
+    """
+    view = octets(data, "data")
+    size(count, "count")
+    if count > len(view) * 8:  # every value takes a bit at least
+        raise StatusError(Status.TRUNCATED, f"gap_decode: {len(view)} bytes cannot hold {count} values")
+    values = np.empty(count, np.int64)
+    check(lib.qkdd_gap_decode(view, len(view), pointer(values), count), "gap_decode")
+    return values

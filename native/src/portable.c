@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The portable reference of every kernel that has variants. Plain C11; the oracle for the others. */
+#include "internal.h"
+
+/* One nibble at a time; the table is the CRC of the 16 nibbles. */
+static uint32_t crc32c(const uint8_t *data, size_t size) {
+    static const uint32_t nibble[16] = {0x00000000, 0x105EC76F, 0x20BD8EDE, 0x30E349B1, 0x417B1DBC, 0x5125DAD3,
+                                        0x61C69362, 0x7198540D, 0x82F63B78, 0x92A8FC17, 0xA24BB5A6, 0xB21572C9,
+                                        0xC38D26C4, 0xD3D3E1AB, 0xE330A81A, 0xF36E6F75};
+    uint32_t crc = 0xFFFFFFFFu;
+    for (size_t i = 0; i < size; i++) {
+        crc ^= data[i];
+        crc = (crc >> 4) ^ nibble[crc & 15];
+        crc = (crc >> 4) ^ nibble[crc & 15];
+    }
+    return ~crc;
+}
+
+/* Low 64 bits of the carry-less product, by integer multiplication with holes: operands are cut into four combs whose set
+ * bits are four apart; at most 16 ones meet in a column, so a carry reaches only bits that are masked away. Sixteen would
+ * need five bits, but a column with 16 terms exists only at the top position, whose carry leaves the word. */
+static uint64_t multiply_low(uint64_t a, uint64_t b) {
+    const uint64_t comb = 0x1111111111111111u;
+    uint64_t a0 = a & comb, a1 = a & (comb << 1), a2 = a & (comb << 2), a3 = a & (comb << 3);
+    uint64_t b0 = b & comb, b1 = b & (comb << 1), b2 = b & (comb << 2), b3 = b & (comb << 3);
+    uint64_t c0 = (a0 * b0) ^ (a1 * b3) ^ (a2 * b2) ^ (a3 * b1);
+    uint64_t c1 = (a0 * b1) ^ (a1 * b0) ^ (a2 * b3) ^ (a3 * b2);
+    uint64_t c2 = (a0 * b2) ^ (a1 * b1) ^ (a2 * b0) ^ (a3 * b3);
+    uint64_t c3 = (a0 * b3) ^ (a1 * b2) ^ (a2 * b1) ^ (a3 * b0);
+    return (c0 & comb) | (c1 & (comb << 1)) | (c2 & (comb << 2)) | (c3 & (comb << 3));
+}
+
+static uint64_t reverse(uint64_t v) {
+    v = ((v >> 1) & 0x5555555555555555u) | ((v & 0x5555555555555555u) << 1);
+    v = ((v >> 2) & 0x3333333333333333u) | ((v & 0x3333333333333333u) << 2);
+    v = ((v >> 4) & 0x0F0F0F0F0F0F0F0Fu) | ((v & 0x0F0F0F0F0F0F0F0Fu) << 4);
+    return __builtin_bswap64(v);
+}
+
+/* The 127-bit product; its upper half is the reversed lower half of the reversed operands' product. */
+static void multiply(uint64_t a, uint64_t b, uint64_t *low, uint64_t *high) {
+    *low = multiply_low(a, b);
+    *high = reverse(multiply_low(reverse(a), reverse(b))) >> 1;
+}
+
+static void polyval_multiply(const uint64_t a[2], const uint64_t b[2], uint64_t product[2]) {
+    uint64_t c0, c1, c2, c3, m0, m1;
+    multiply(a[0], b[0], &c0, &c1);
+    multiply(a[1], b[1], &c2, &c3);
+    multiply(a[0] ^ a[1], b[0] ^ b[1], &m0, &m1);
+    m0 ^= c0 ^ c2;
+    m1 ^= c1 ^ c3;
+    c1 ^= m0;
+    c2 ^= m1;
+    /* x^-128: add the multiples of x^128 + x^127 + x^126 + x^121 + 1 that clear the two low words, one after the other */
+    c2 ^= c0 ^ (c0 >> 1) ^ (c0 >> 2) ^ (c0 >> 7);
+    c1 ^= (c0 << 63) ^ (c0 << 62) ^ (c0 << 57);
+    c3 ^= c1 ^ (c1 >> 1) ^ (c1 >> 2) ^ (c1 >> 7);
+    c2 ^= (c1 << 63) ^ (c1 << 62) ^ (c1 << 57);
+    product[0] = c2;
+    product[1] = c3;
+}
+
+static void ghash_blocks(qkdd_poly_hash *state, const uint8_t *data, size_t blocks) {
+    for (; blocks > 0; blocks--, data += 16) {
+        uint64_t x[2] = {state->sum[0] ^ load_be64(data + 8), state->sum[1] ^ load_be64(data)};
+        polyval_multiply(x, state->powers[0], state->sum);
+    }
+}
+
+/* Shift and add under masks: for every bit place s the operand t is shifted once, then added where x has that bit. The
+ * masks, not branches, carry the bits. */
+static void toeplitz_leaf(uint64_t *out, const uint64_t *x, const uint64_t *t, size_t k) {
+    uint64_t shifted[2 * QKDD_LEAF_WORDS];
+    for (unsigned s = 0; s < 64; s++) {
+        for (size_t l = 1; l < 2 * k; l++) shifted[l] = s ? (t[l] << s) | (t[l - 1] >> (64 - s)) : t[l];
+        for (size_t j = 0; j < k; j++) {
+            uint64_t mask = 0 - ((x[j] >> s) & 1);
+            const uint64_t *row = shifted + (k - j);
+            for (size_t i = 0; i < k; i++) out[i] ^= mask & row[i];
+        }
+    }
+    wipe(shifted, sizeof shifted);
+}
+
+const qkdd_kernel_table qkdd_portable_table = {crc32c, ghash_blocks, polyval_multiply, toeplitz_leaf};

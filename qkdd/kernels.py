@@ -1,0 +1,189 @@
+"""The kernels: bit packing, tag decoding, coincidences, universal hashing, Cascade parities. The only importer of qkdd_native.
+
+All functions check shape, dtype and value range and raise a KernelError; none converts in silence. Bits are uint8 arrays of
+0 and 1, times int64 picoseconds. Calls release the interpreter lock; `await run(func, ...)` puts a heavy one on a worker
+thread. The variant is chosen at import from the processor's features; the environment variable QKDD_KERNELS=portable|avx2|
+avx512 forces one. Full descriptions stand at the functions; formats, formulas and sources in docs/rooms/native.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from qkdd_native import bits as _bits
+from qkdd_native import cascade as _cascade
+from qkdd_native import hashing as _hashing
+from qkdd_native import tags as _tags
+from qkdd_native import variants as _variants
+from qkdd_native.status import Status, StatusError
+
+from qkdd.core.errors import InternalError, QkddError
+
+__all__ = [
+    "CascadeFrame",
+    "KernelArgument",
+    "KernelError",
+    "KernelMalformed",
+    "KernelOutOfRange",
+    "KernelTruncated",
+    "KernelUnsorted",
+    "KernelVariant",
+    "PolyHash",
+    "Tdc1State",
+    "available_variants",
+    "crc32c",
+    "decode_a1",
+    "decode_tdc1",
+    "delay_histogram",
+    "expand_patterns",
+    "fold_histogram",
+    "gap_decode",
+    "gap_encode",
+    "gf2_128_multiply",
+    "match_coincidences",
+    "pack_bits",
+    "poly_hash",
+    "run",
+    "select_variant",
+    "toeplitz",
+    "unpack_bits",
+    "variant",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C")
+
+
+class KernelError(QkddError):
+    """A kernel refused its input; nothing was computed."""
+
+
+class KernelArgument(KernelError):
+    code = "QKD-KRN-ARGUMENT"
+    meaning = "A kernel was called with a shape, type or parameter outside its domain."
+    default_remedy = "Report it with the log lines around it; a caller of the kernels has a defect."
+
+
+class KernelTruncated(KernelError):
+    code = "QKD-KRN-TRUNCATED"
+    meaning = "Data end in the middle of a record."
+    default_remedy = "Check the source: an interrupted transfer or file, or a peer of another version."
+
+
+class KernelMalformed(KernelError):
+    code = "QKD-KRN-MALFORMED"
+    meaning = "Data are not of the format that they should have."
+    default_remedy = "Check the source: a wrong device mode, a damaged file, or a peer of another version."
+
+
+class KernelUnsorted(KernelError):
+    code = "QKD-KRN-UNSORTED"
+    meaning = "Time tags that must be in order are not, or lie outside ±2^61 ps."
+    default_remedy = "Check the tagger's stream for slipped bytes or missed counter wraps."
+
+
+class KernelOutOfRange(KernelError):
+    code = "QKD-KRN-RANGE"
+    meaning = "A value or position is outside its range."
+    default_remedy = "Report it with the log lines around it; or a peer sent positions that do not exist."
+
+
+class KernelVariant(KernelError):
+    code = "QKD-KRN-VARIANT"
+    meaning = "QKDD_KERNELS names a kernel variant that is unknown or that this processor cannot run."
+    default_remedy = "Unset QKDD_KERNELS, or set it to portable, avx2 or avx512 as the processor allows."
+
+
+_ERRORS: dict[Status, type[KernelError]] = {
+    Status.BAD_ARGUMENT: KernelArgument,
+    Status.TRUNCATED: KernelTruncated,
+    Status.MALFORMED: KernelMalformed,
+    Status.UNSORTED: KernelUnsorted,
+    Status.OUT_OF_RANGE: KernelOutOfRange,
+    Status.UNSUPPORTED: KernelVariant,
+}
+
+
+def _typed(error: StatusError) -> QkddError:
+    kind = _ERRORS.get(error.status)
+    return InternalError(error.message) if kind is None else kind(error.message)
+
+
+def _raising(function: Callable[P, R]) -> Callable[P, R]:
+    """`function` with the kernels' status turned into the error tree."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except StatusError as error:
+            raise _typed(error) from None
+
+    return wrapper
+
+
+def _raising_methods(*names: str) -> Callable[[type[C]], type[C]]:
+    """Class decorator: the same for inherited methods."""
+
+    def decorate(cls: type[C]) -> type[C]:
+        for name in names:
+            setattr(cls, name, _raising(getattr(cls, name)))
+        return cls
+
+    return decorate
+
+
+pack_bits = _raising(_bits.pack_bits)
+unpack_bits = _raising(_bits.unpack_bits)
+crc32c = _raising(_bits.crc32c)
+
+Tdc1State = _tags.Tdc1State
+decode_tdc1 = _raising(_tags.decode_tdc1)
+decode_a1 = _raising(_tags.decode_a1)
+expand_patterns = _raising(_tags.expand_patterns)
+match_coincidences = _raising(_tags.match_coincidences)
+delay_histogram = _raising(_tags.delay_histogram)
+fold_histogram = _raising(_tags.fold_histogram)
+gap_encode = _raising(_tags.gap_encode)
+gap_decode = _raising(_tags.gap_decode)
+
+toeplitz = _raising(_hashing.toeplitz)
+poly_hash = _raising(_hashing.poly_hash)
+gf2_128_multiply = _raising(_hashing.gf2_128_multiply)
+
+
+@_raising_methods("__init__", "update")
+class PolyHash(_hashing.PolyHash):
+    __doc__ = _hashing.PolyHash.__doc__
+    __slots__ = ()
+
+
+@_raising_methods("__init__", "range_parities", "flip", "to_original", "to_permuted", "bits")
+class CascadeFrame(_cascade.CascadeFrame):
+    __doc__ = _cascade.CascadeFrame.__doc__
+    __slots__ = ()
+
+
+variant = _variants.variant
+available_variants = _variants.available
+
+
+def select_variant(name: str | None) -> None:
+    """Use this variant from now on (None: the fastest). For tests and benchmarks; not while a kernel runs elsewhere."""
+    try:
+        _variants.select(name)
+    except StatusError as error:
+        raise KernelVariant(error.message) from None
+
+
+async def run(func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a heavy kernel on a worker thread. If the caller is cancelled the call runs to its end and its result is dropped."""
+    return await asyncio.to_thread(func, *args, **kwargs)
+
+
+select_variant(os.environ.get("QKDD_KERNELS") or None)

@@ -19,7 +19,7 @@ StateName = Literal["phi+", "phi-", "psi+", "psi-"]
 STATE_FLIPS: dict[str, tuple[int, int]] = {"phi+": (0, 0), "phi-": (0, 1), "psi+": (1, 0), "psi-": (1, 1)}
 
 
-class LinkShared(DistillConfig):
+class LinkShared(DistillConfig, frozen=True):
     """Everything that must be equal on both nodes; `canonical()` is what is hashed and compared.
 
     protocol: how clicks become sifted bits. state: Bell state of the source at the receivers.
@@ -109,7 +109,7 @@ def _plain(value: object) -> object:
     return units.enc_hook(value)
 
 
-class LinkConfig(Section):
+class LinkConfig(Section, frozen=True):
     """One node's end of a link.
 
     tagger, detectors, polarization: names of device sections. channels: detector to input of the tagger (0-based).
@@ -124,7 +124,9 @@ class LinkConfig(Section):
     tagger: str = "tagger"
     detectors: str | None = None
     polarization: str | None = None
-    channels: dict[str, int] = {"H": 0, "V": 1, "D": 2, "A": 3}
+    channels: dict[str, int] = msgspec.field(
+        default_factory=lambda: {name: index for index, name in enumerate(DETECTORS)}
+    )
     delays: dict[str, Seconds] = {}
     buffer_blocks: int = 3
     realign_after: int = 3

@@ -8,16 +8,6 @@ from qkdd.distill.blocks import DistilledBlock, SiftedBlock
 from qkdd.peer.contract import PeerSession
 
 
-class BlockPlan(Protocol):
-    """What both nodes fixed for a block before anything of it was opened."""
-
-    @property
-    def length(self) -> int: ...
-
-    @property
-    def tolerated_error(self) -> float: ...
-
-
 class Distiller(Protocol):
     """Turns a sifted block into key, or raises a BlockRefused. Holds the tracker of the tolerated error."""
 
@@ -38,7 +28,10 @@ class Committer(Protocol):
 
 
 class Ledger(Protocol):
-    """The durable account of epsilon. A block is paid for before it starts, also if it is refused later."""
+    """The durable account of epsilon (`qkdd.security.ledger.EpsilonLedger`). It blocks: the link calls it in a thread."""
 
-    async def spend(self, number: int) -> None:
-        """Raises when the epoch's budget does not cover one more block."""
+    def charge(self, eps: float, *, now: float) -> None:
+        """Take one block's epsilon, durably, before the block starts and whether it is refused later or not.
+
+        Raises EpsilonSpent when the epoch's budget does not cover it.
+        """

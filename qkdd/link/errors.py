@@ -52,7 +52,7 @@ class TagsLost(BlockRefused):
 class BasisImbalance(BlockRefused):
     code = "QKD-BLK-BASIS-IMBALANCE"
     meaning = "The two bases are not equally likely within the agreed bound; the proof assumes that they are."
-    default_remedy = "Check the beam splitter and the four detectors' efficiencies; balance them, or raise basis_imbalance_max only with a proof that allows it."
+    default_remedy = "Check the beam splitter and the four detectors' efficiencies, and balance the two bases."
 
 
 class RegisterTimeout(BlockRefused):

@@ -12,7 +12,7 @@ from qkdd.core.units import Fraction
 ProofName = Literal["bbm92/tl2017", "bbm92/lim2021"]
 
 
-class DistillConfig(Section):
+class DistillConfig(Section, frozen=True):
     """Base of the shared link section; every field is hashed and compared with the peer's.
 
     proof: which theorem gives the length. Blocks below `small_block` sifted bits use `bbm92/lim2021` in any case.
@@ -26,7 +26,7 @@ class DistillConfig(Section):
     small_block: int = 20_000
     qber_max: Fraction = Fraction(0.05)
     error_margin: Fraction = Fraction(0.005)
-    eps_sec: float = 9.98e-13
+    eps_sec: float = 9.97e-13
     eps_cor: float = 1e-15
     eps_auth: float = 1e-15
     leak_efficiency: float = 1.10

@@ -1,0 +1,98 @@
+"""Serial ports: a device path (best a by-id name), or a pyserial URL such as socket://host:port for a port server."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+import serial
+
+from qkdd.device.transport import Busy, Denied, Gone, LinkFailure, TimedOut
+
+# what pyserial lets through, depending on where it notices that a port has gone
+_FAILURES = (serial.SerialException, OSError)
+
+
+def serial_key(port: str) -> str:
+    """Bus key of a port: two names of one device give the same key while the device is there."""
+    return f"serial:{port if '://' in port else os.path.realpath(port)}"
+
+
+class SerialLink:
+    """One port, opened exclusively (an advisory lock: a program that does not ask for it can still break in)."""
+
+    def __init__(self, port: str, baudrate: int = 115200, *, rtscts: bool = False, exclusive: bool = True) -> None:
+        self._port, self._baudrate, self._rtscts, self._exclusive = port, baudrate, rtscts, exclusive
+        self._serial: Any = None
+
+    @property
+    def key(self) -> str:
+        return f"serial:{self._port}"
+
+    def open(self, timeout: float) -> None:
+        port = serial.serial_for_url(
+            self._port, baudrate=self._baudrate, rtscts=self._rtscts, timeout=0.0, do_not_open=True
+        )
+        if self._exclusive and "://" not in self._port:
+            port.exclusive = True
+        try:
+            # pyserial sets RTS and DTR here and forgives a pty that has no modem lines (ENOTTY)
+            port.open()
+            port.reset_input_buffer()
+        except _FAILURES as error:
+            port.close()
+            raise _opening(error, self._port) from None
+        self._serial = port
+
+    def close(self) -> None:
+        port, self._serial = self._serial, None
+        if port is not None:
+            port.close()
+
+    def write(self, data: bytes, timeout: float) -> None:
+        port = self._opened()
+        try:
+            if port.write_timeout != timeout:
+                port.write_timeout = timeout
+            port.write(data)
+        except serial.SerialTimeoutException:
+            raise TimedOut("the instrument takes no bytes") from None
+        except _FAILURES as error:
+            raise Gone(f"the port is gone ({error})") from None
+
+    def read(self, limit: int, timeout: float) -> bytes:
+        port = self._opened()
+        try:
+            if port.timeout != timeout:  # a set costs two system calls, also when nothing changes
+                port.timeout = timeout
+            data: bytes = port.read(1)
+            if data and limit > 1 and (waiting := port.in_waiting):
+                data += port.read(min(waiting, limit - 1))
+        except (*_FAILURES, TypeError) as error:  # TypeError: pyserial lost its descriptor in the middle
+            raise Gone(f"the port is gone ({error})") from None
+        return data
+
+    def discard(self) -> None:
+        try:
+            self._opened().reset_input_buffer()
+        except _FAILURES as error:
+            raise Gone(f"the port is gone ({error})") from None
+        except Exception as error:  # termios.error is neither OSError nor SerialException
+            if type(error).__module__ != "termios":
+                raise
+            raise Gone(f"the port is gone ({error})") from None
+
+    def _opened(self) -> Any:
+        if self._serial is None:
+            raise Gone("the port is not open")
+        return self._serial
+
+
+def _opening(error: Exception, port: str) -> LinkFailure:
+    number = getattr(error, "errno", None)
+    if number in (errno.EACCES, errno.EPERM):
+        return Denied(f"no permission to open {port}")
+    if number in (errno.EAGAIN, errno.EBUSY):
+        return Busy(f"{port} is held by another program")
+    return Gone(f"{port} cannot be opened ({os.strerror(number) if number else error})")

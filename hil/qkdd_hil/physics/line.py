@@ -27,6 +27,7 @@ KEEP = 4 * 10**12  # ps that a side which does not ask is remembered
 LEAD = 5 * 10**11  # ps drawn before the first question, beyond the clocks' offsets
 DRIFT_SEED, CLOCK_SEED = 1, 2
 _CHANNEL_BITS = 2
+SideName = Literal["alice", "bob"]
 
 
 class _Side:
@@ -140,7 +141,7 @@ class QuantumLine:
         self.setting = LineSetting.of(parameters)
         self._seed = seed
         self._lock = threading.Lock()  # the two taggers' simulators stream from threads of their own
-        self._sides = {
+        self._sides: dict[SideName, _Side] = {
             "alice": _Side(parameters.alice, self.setting.alice, seed, 0),
             "bob": _Side(parameters.bob, self.setting.bob, seed, 1),
         }
@@ -156,12 +157,12 @@ class QuantumLine:
         noise_a, noise_b = self._noise("alice"), self._noise("bob")
         return expected(self.parameters, pair_rate, joint, noise_a, noise_b, window)
 
-    def count_rates(self, side: Literal["alice", "bob"]) -> Matrix:
+    def count_rates(self, side: SideName) -> Matrix:
         """float64[4]: mean clicks/s of the side's detectors under the present settings."""
         means = self.expected(1e-9)
         return means.singles_a if side == "alice" else means.singles_b
 
-    def _noise(self, side: str) -> Matrix:
+    def _noise(self, side: SideName) -> Matrix:
         return np.zeros(DETECTORS) if self.setting.frozen else self._sides[side].noise()
 
     def _light(self, seconds: float) -> tuple[float, Matrix]:

@@ -153,6 +153,8 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
     "keys": (
         _gauge("qkdd_spool_bits", "bits", "Key bits in the node's spool by state.", "state"),
         _counter("qkdd_keys_handed_over_total", "1", "Key chunks acknowledged by the KMS."),
+        _counter("qkdd_keys_blocks_total", "1", "Blocks at the end of their two-phase commit.", "outcome"),
+        _counter("qkdd_keys_hand_over_failures_total", "1", "Calls to the KMS that failed, by error code.", "code"),
         _histogram("qkdd_key_hand_over_seconds", "seconds", "From a block's commit to the KMS's acknowledgement."),
         _gauge("qkdd_kms_up", "1", "1 while the KMS answers the node."),
     ),

@@ -1,0 +1,47 @@
+"""`[keys]`: where accepted key waits, how much of it pays for authentication, and to which KMS it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from qkdd.core.config import Section
+from qkdd.core.units import Seconds
+
+
+class KeysConfig(Section, frozen=True):
+    """`certificate`, `key`, `trust`, `crl`, `groups` are paths and names as in `[peer]`, for the TLS to the KMS."""
+
+    kms_url: str
+    kms_id: str
+    certificate: str
+    key: str
+    trust: str
+    crl: str
+    groups: tuple[str, ...] = ("SecP384r1MLKEM1024", "X25519MLKEM768")
+    # Masks are kept for this many blocks; the first accepted block fills the reserve before an application gets a bit.
+    auth_reserve_blocks: int = 16
+    auth_tags_per_block: int = 4  # in each direction
+    spool_limit: int = 1 << 30  # bytes of key that may wait for the KMS
+    answer_deadline: Seconds = Seconds(10.0)
+    chunks_per_call: int = 16
+
+    @property
+    def mask_target(self) -> int:
+        """Masks that a direction holds when the reserve is full."""
+        return self.auth_reserve_blocks * self.auth_tags_per_block
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        url = urlsplit(self.kms_url)
+        if url.scheme != "https" or not url.hostname or url.path.rstrip("/") or url.query:
+            yield "kms_url", f"{self.kms_url!r} is not of the form https://host:port", "give the KMS's node plane"
+        if self.auth_reserve_blocks < 2:
+            yield "auth_reserve_blocks", "a reserve below two blocks cannot survive one crash", "use 16"
+        if self.auth_tags_per_block < 4:
+            yield "auth_tags_per_block", "one block takes four tags in each direction", "use 4"
+        if self.spool_limit < 1 << 20:
+            yield "spool_limit", "below one MiB not even a few blocks can wait", "use 1073741824"
+        if not 1 <= self.chunks_per_call <= 1024:
+            yield "chunks_per_call", "must lie between 1 and 1024", "use 16"
+        if self.answer_deadline <= 0:
+            yield "answer_deadline", "must be positive", 'use "10 s"'

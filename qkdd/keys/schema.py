@@ -1,0 +1,91 @@
+"""Tables of a node's key store (one SQLite file) and their migrations.
+
+A block's row holds its sealed key from `prepared` on and its sealed chunk from `sealed` on; `released` and `voided` rows
+hold none. Masks and the ledger live in the same file, so that a block becomes key, masks and a ledger entry in one commit.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from qkdd.core.database import Database
+
+
+class BlockState(StrEnum):
+    """`prepared → committed → sealed → offered → acknowledged → released`, or `voided`."""
+
+    PREPARED = "prepared"  # durable here, no decision known
+    COMMITTED = "committed"  # the decision is commit, not yet covered by a tag
+    SEALED = "sealed"  # both nodes hold it; waits for the KMS
+    OFFERED = "offered"  # about to be sent or maybe stored at the KMS
+    ACKNOWLEDGED = "acknowledged"  # the KMS holds it durably
+    RELEASED = "released"  # and this node's copy is erased
+    VOIDED = "voided"  # never became key; erased
+
+
+IN_DOUBT = (BlockState.PREPARED, BlockState.COMMITTED)
+WAITING = (BlockState.SEALED, BlockState.OFFERED)
+HELD = (BlockState.SEALED, BlockState.OFFERED, BlockState.ACKNOWLEDGED, BlockState.RELEASED)
+
+METADATA = sa.MetaData()
+
+BLOCKS = sa.Table(
+    "blocks",
+    METADATA,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.LargeBinary(16), nullable=False, unique=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("bytes", sa.Integer, nullable=False),
+    sa.Column("first", sa.Boolean, nullable=False),
+    sa.Column("masks", sa.Integer, nullable=False),
+    sa.Column("details", sa.Text, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("sealed", sa.LargeBinary),
+    sa.Index("blocks_by_state", "state", "sequence"),
+)
+
+MASKS = sa.Table(
+    "masks",
+    METADATA,
+    sa.Column("direction", sa.Text, primary_key=True),
+    sa.Column("start", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("length", sa.Integer, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+MASK_STATE = sa.Table(
+    "mask_state",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Integer, nullable=False),
+)
+
+HASH_KEY = sa.Table(
+    "hash_key",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+DOCUMENTS = sa.Table(
+    "documents",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+
+def _version_1(connection: sa.Connection) -> None:
+    METADATA.create_all(connection)
+
+
+MIGRATIONS = (_version_1,)
+
+
+def node_store(path: Path) -> Database:
+    """The key store of a node, not yet open."""
+    return Database(path, MIGRATIONS)

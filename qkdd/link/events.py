@@ -119,7 +119,7 @@ def squash(patterns: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.u
     Random choices come from the operating system's generator: two bits for each event of several detectors.
     """
     detectors = _SINGLE_DETECTOR[patterns]
-    bases, bits = detectors >> 1, detectors & 1
+    bases, bits = (detectors >> 1).astype(np.uint8), (detectors & 1).astype(np.uint8)
     several = np.flatnonzero(detectors == MULTI)
     if len(several):
         random = np.frombuffer(os.urandom(len(several)), np.uint8)

@@ -1,0 +1,194 @@
+"""Configuration of one `qkdd-kms`; docs/rooms/kms.md has a whole example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from qkdd.core.config import Section
+from qkdd.core.units import Seconds
+from qkdd.peer.tls import Suite, TlsProfile
+
+
+def address(text: str) -> tuple[str, int]:
+    """Host and port of "127.0.0.1:8441" or "[::1]:8441". Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not of the form host:port")
+    return host.strip("[]"), int(port)
+
+
+class Listener(Section, frozen=True, kw_only=True):
+    """An address and the TLS that is spoken there. One PKI per listener. Port 0 takes a free one."""
+
+    listen: str
+    certificate: str
+    key: str
+    trust: str
+    crl: str | None = None
+    groups: tuple[str, ...] = ()
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        try:
+            address(self.listen)
+        except ValueError as error:
+            yield "listen", str(error), 'write "127.0.0.1:8441"'
+
+    def profile(self, name: str, suite: Suite, identity: str | None = None) -> TlsProfile:
+        """The TLS profile of this listener; with `identity` the same credentials for connecting to that peer."""
+        return TlsProfile(
+            certificate=Path(self.certificate),
+            key=Path(self.key),
+            trust=Path(self.trust),
+            crl=Path(self.crl) if self.crl is not None else None,
+            suite=suite,
+            groups=self.groups,
+            identity=identity,
+            name=name,
+        )
+
+
+class NodePlane(Listener, frozen=True, kw_only=True):
+    """Where this site's nodes push chunks. `nodes`: certificate names that may."""
+
+    nodes: tuple[str, ...]
+
+
+class Peer(Section, frozen=True, kw_only=True):
+    """Another site's KMS: its KMS plane, and the quantum links that end there."""
+
+    url: str
+    links: tuple[str, ...]
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        url = urlsplit(self.url)
+        if url.scheme != "https" or not url.hostname or url.path.rstrip("/"):
+            yield "url", f"{self.url!r} is not of the form https://host:port", "give the other KMS's kms_plane address"
+        if not self.links:
+            yield "links", "no link leads there", "name the link that the node pushes chunks for"
+
+
+class Sae(Section, frozen=True, kw_only=True):
+    """An application of this site. `identities`: names in its certificate (SAN URI, DNS or CN); default: its id.
+
+    `listeners`: where it may come from; empty: every SAE listener.
+    """
+
+    identities: tuple[str, ...] = ()
+    listeners: tuple[str, ...] = ()
+
+
+class Pair(Section, frozen=True, kw_only=True):
+    """Two applications that may share keys, in both directions unless `one_way`. `peer`: the KMS whose link pays."""
+
+    master: str
+    slave: str
+    peer: str
+    one_way: bool = False
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    """Sizes in bits as in ETSI GS QKD 014, the rest in the named unit."""
+
+    key_size: int = 256
+    min_key_size: int = 64
+    max_key_size: int = 4096
+    max_key_per_request: int = 128
+    max_key_count: int = 10_000_000
+    max_sae_id_count: int = 0  # additional slaves; 0 = no multicast
+    body_bytes: int = 65_536
+    json_depth: int = 16
+    in_flight_per_sae: int = 16
+    redelivery_window: Seconds = Seconds(0.0)
+    key_lifetime: Seconds = Seconds(7 * 86_400.0)
+    pool_bytes: int = 1 << 30
+    peer_deadline: Seconds = Seconds(3.0)
+    idle_timeout: Seconds = Seconds(75.0)
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        for name in ("key_size", "min_key_size", "max_key_size"):
+            if getattr(self, name) % 8 or getattr(self, name) <= 0:
+                yield name, "is not a positive multiple of 8 bits", "use 256"
+        if not self.min_key_size <= self.key_size <= self.max_key_size:
+            yield "key_size", "lies outside min_key_size to max_key_size", "use 256"
+        if not 1 <= self.max_key_per_request <= 4096:
+            yield "max_key_per_request", "must lie between 1 and 4096", "use 128"
+        if not 0 <= self.redelivery_window <= 300:
+            yield "redelivery_window", "must lie between 0 s (off) and 300 s", 'use "5 s"'
+        if self.key_lifetime < 60:
+            yield "key_lifetime", "below a minute a slave may come too late", 'use "7 d"'
+        for name in ("max_key_count", "body_bytes", "json_depth", "in_flight_per_sae", "pool_bytes"):
+            if getattr(self, name) < 1:
+                yield name, "must be positive", "leave it out for the default"
+        if self.max_sae_id_count < 0:
+            yield "max_sae_id_count", "cannot be negative", "use 0 for no multicast"
+
+
+class KmsIdentity(Section, frozen=True, kw_only=True):
+    """Name, state and master key. `metrics`: a loopback address for /metrics, or nothing."""
+
+    id: str
+    state_directory: str
+    master_key: str
+    metrics: str | None = None
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        if self.metrics is not None:
+            try:
+                host, _ = address(self.metrics)
+            except ValueError as error:
+                yield "metrics", str(error), 'write "127.0.0.1:9111"'
+            else:
+                if host not in ("127.0.0.1", "::1", "localhost"):
+                    yield "metrics", f"{host} is not loopback, and /metrics asks for no certificate", "use 127.0.0.1"
+
+
+class KmsConfig(Section, frozen=True, kw_only=True):
+    """The whole file. `sae` has up to two listeners: "post-quantum" and "classical"."""
+
+    kms: KmsIdentity
+    node_plane: NodePlane
+    kms_plane: Listener
+    peers: dict[str, Peer]
+    sae: dict[str, Listener]
+    saes: dict[str, Sae]
+    pairs: tuple[Pair, ...]
+    limits: Limits = Limits()
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        seen: dict[str, str] = {}
+        planes = {"node_plane": self.node_plane, "kms_plane": self.kms_plane}
+        for name, plane in {**planes, **{f"sae.{n}": s for n, s in self.sae.items()}}.items():
+            if plane.listen in seen and not plane.listen.endswith(":0"):
+                yield f"{name}.listen", f"{plane.listen} is taken by {seen[plane.listen]}", "give each its own port"
+            seen[plane.listen] = name
+            if plane.crl is None and name != "sae.classical":
+                yield f"{name}.crl", "a post-quantum listener needs a revocation list", "`qkdd pki crl` makes one"
+        for name in self.sae:
+            if name not in ("post-quantum", "classical"):
+                yield f"sae.{name}", "unknown listener", 'the two are "post-quantum" and "classical"'
+        names: dict[tuple[str, str], str] = {}
+        for sae, entry in self.saes.items():
+            for listener in entry.listeners or tuple(self.sae):
+                if listener not in self.sae:
+                    yield f"saes.{sae}.listeners", f"there is no listener {listener}", f"use {', '.join(self.sae)}"
+                for identity in entry.identities or (sae,):
+                    if names.setdefault((listener, identity), sae) != sae:
+                        yield (
+                            f"saes.{sae}.identities",
+                            f"{identity} is also {names[listener, identity]}",
+                            "one SAE each",
+                        )
+        for index, pair in enumerate(self.pairs):
+            if pair.peer not in self.peers:
+                yield f"pairs.{index}.peer", f"there is no peer {pair.peer}", f"use {', '.join(self.peers) or '(none)'}"
+            if pair.master not in self.saes and pair.slave not in self.saes:
+                yield f"pairs.{index}", "neither application is in [saes]", "one of them must be of this site"
+        links: dict[str, str] = {}
+        for peer, there in self.peers.items():
+            if peer == self.kms.id:
+                yield f"peers.{peer}", "is this KMS itself", "name the other site's KMS"
+            for link in there.links:
+                if links.setdefault(link, peer) != peer:
+                    yield f"peers.{peer}.links", f"{link} also leads to {links[link]}", "a link leads to one KMS"

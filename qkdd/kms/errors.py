@@ -1,0 +1,77 @@
+"""Errors of the KMS. `status` is what an HTTP caller gets; messages quoted in ETSI GS QKD 014 are used word for word."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from qkdd.core.errors import Kind, QkddError
+
+
+class KmsError(QkddError):
+    """Inner node."""
+
+    status: ClassVar[int] = 503
+    retry_after: ClassVar[int | None] = None
+
+
+class RequestRefused(KmsError):
+    code = "QKD-KMS-REQUEST"
+    meaning = "A request breaks a rule of the interface; nothing was changed."
+    default_remedy = "The message and details say which rule; correct the client."
+    status = 400
+
+
+class NotEntitled(KmsError):
+    code = "QKD-KMS-NOT-ENTITLED"
+    meaning = "The certificate's identity is not in the allow-list, or not entitled to what it asked for."
+    default_remedy = (
+        "Check `saes`, `pairs`, `nodes` and `peers` in the KMS configuration against the certificate's name."
+    )
+    status = 401
+
+
+class KeysNotFound(KmsError):
+    code = "QKD-KMS-NOT-FOUND"
+    meaning = "A key was asked for that is not here: unknown, delivered already, or expired."
+    default_remedy = "Draw new keys; a key is given once to each entitled application."
+    status = 400
+
+
+class NotEnoughKey(KmsError):
+    code = "QKD-KMS-NO-KEY"
+    kind = Kind.TRANSIENT
+    meaning = "The pool holds less key than the request needs."
+    default_remedy = "Try again later, or ask for less; look at the link's key rate."
+    retry_after = 5
+
+
+class PeerKmsDown(KmsError):
+    code = "QKD-KMS-PEER"
+    kind = Kind.TRANSIENT
+    meaning = "The other site's KMS does not answer; no key is given out that it does not know of."
+    default_remedy = "Check the line and the other KMS; requests succeed again by themselves."
+    retry_after = 2
+
+
+class TooBusy(KmsError):
+    code = "QKD-KMS-BUSY"
+    kind = Kind.TRANSIENT
+    meaning = "An application has more requests under way than its limit."
+    default_remedy = "Wait for answers before asking again, or raise `in_flight_per_sae`."
+    retry_after = 1
+
+
+class ChunkConflict(KmsError):
+    code = "QKD-KMS-CHUNK"
+    kind = Kind.KEY_MATERIAL
+    meaning = "A chunk was pushed under an id that is known with another size, index or link; it was not stored."
+    default_remedy = "The node or a store was restored from an old state; re-bootstrap the link."
+    status = 400
+
+
+class PoolFull(KmsError):
+    code = "QKD-KMS-POOL-FULL"
+    kind = Kind.TRANSIENT
+    meaning = "The pool holds as much key as its limit allows; the node keeps its chunks and offers them again."
+    default_remedy = "Nothing if applications draw slowly; otherwise raise `pool_bytes`."
+    retry_after = 10

@@ -1,0 +1,117 @@
+"""Tables of the KMS and their migrations.
+
+A chunk is one hand-over of a node, held by both sites; an allocation is one draw of `count` keys of `key_bytes` bytes, cut
+from byte ranges (pieces) of chunks. Key material stands only in `material`, sealed.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from qkdd.core.database import Database
+
+
+class ChunkState(StrEnum):
+    WAITING = "waiting"  # here, not known to be at the other site
+    LIVE = "live"  # at both sites
+    SPENT = "spent"  # every byte drawn and fetched; the material is erased
+
+
+class AllocationState(StrEnum):
+    RESERVED = "reserved"  # cut off here, not yet known to the other site; never left
+    DELIVERED = "delivered"  # drawn here, given to the master
+    RECORDED = "recorded"  # drawn at the other site
+    VOIDED = "voided"  # never given to anyone, never will be
+
+
+METADATA = sa.MetaData()
+
+CHUNKS = sa.Table(
+    "chunks",
+    METADATA,
+    sa.Column("row", sa.Integer, primary_key=True),
+    sa.Column("peer", sa.Text, nullable=False),
+    sa.Column("chunk_id", sa.Text, nullable=False, unique=True),
+    sa.Column("link", sa.Text, nullable=False),
+    sa.Column("idx", sa.Integer, nullable=False),
+    sa.Column("bytes", sa.Integer, nullable=False),
+    sa.Column("cursor", sa.Integer, nullable=False),  # first byte that its owner has not cut off
+    sa.Column("used", sa.Integer, nullable=False),  # bytes covered by pieces
+    sa.Column("open", sa.Integer, nullable=False),  # allocations that still need the material here
+    sa.Column("owner", sa.Text, nullable=False),  # id of the KMS that may draw from it
+    sa.Column("epoch", sa.Integer, nullable=False),  # counts changes of owner
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("about", sa.Text, nullable=False),
+    sa.Index("chunks_by_owner", "peer", "owner", "state", "row"),
+    sa.Index("chunks_by_state", "state", "row"),
+)
+
+MATERIAL = sa.Table(
+    "material",
+    METADATA,
+    sa.Column("row", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+POOLS = sa.Table(
+    "pools",
+    METADATA,
+    sa.Column("peer", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, primary_key=True),
+    sa.Column("bytes", sa.Integer, nullable=False),  # of live chunks of that owner, behind the cursor
+)
+
+ALLOCATIONS = sa.Table(
+    "allocations",
+    METADATA,
+    sa.Column("id", sa.LargeBinary(12), primary_key=True),
+    sa.Column("peer", sa.Text, nullable=False),
+    sa.Column("master", sa.Text, nullable=False),
+    sa.Column("slaves", sa.Text, nullable=False),
+    sa.Column("key_bytes", sa.Integer, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("pieces", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("claimed", sa.Boolean, nullable=False),
+    sa.Column("expected", sa.Integer, nullable=False),  # fetches by applications of this site
+    sa.Column("fetched", sa.Integer, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),  # service time, see qkdd.kms.store.Store.now
+    sa.Column("done", sa.Float),
+    sa.Index("allocations_reserved", "state", sqlite_where=sa.text("state = 'reserved'")),
+    sa.Index("allocations_by_age", "created"),
+    sa.Index("allocations_done", "done", sqlite_where=sa.text("done IS NOT NULL")),
+)
+
+PIECES = sa.Table(
+    "pieces",
+    METADATA,
+    sa.Column("row", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("start", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("stop", sa.Integer, nullable=False),
+)
+
+DELIVERIES = sa.Table(
+    "deliveries",
+    METADATA,
+    sa.Column("allocation", sa.LargeBinary(12), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sae", sa.Text, primary_key=True),
+    sa.Column("time", sa.Float, nullable=False),
+)
+
+META = sa.Table("meta", METADATA, sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.Float))
+
+
+def _version_1(connection: sa.Connection) -> None:
+    METADATA.create_all(connection)
+
+
+MIGRATIONS = (_version_1,)
+
+
+def kms_store(path: Path) -> Database:
+    """The database of a KMS, not yet open."""
+    return Database(path, MIGRATIONS)

@@ -1,0 +1,163 @@
+"""Frames of the classical channel: a fixed header and a body, sans-I/O.
+
+    offset  size  field
+         0     4  magic "QKDP"
+         4     1  format of the frame, now 1
+         5     1  channel: 0 control, 1 data
+         6     2  type (FrameType), big-endian as all that follows
+         8     4  length of the body in bytes
+        12     8  sequence: counts all frames of this direction in a session, from 0, without gaps
+
+Whatever does not fit raises FrameGarbage, and the session is dropped: there is no searching for the next magic, because TLS
+below delivers all bytes in order or none.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from qkdd.peer.contract import Message
+from qkdd.peer.errors import FrameGarbage, ProtocolError, VersionMismatch
+
+MAGIC = b"QKDP"
+FORMAT = 1
+HEADER = struct.Struct(">4sBBHIQ")
+CONTROL_LIMIT = 64 << 10
+DATA_LIMIT = 64 << 20  # 5 s of announced clicks at a million a second are some 15 MB
+_TAG_LIMIT = 64
+
+
+class Channel(IntEnum):
+    CONTROL = 0
+    DATA = 1
+
+
+class FrameType(IntEnum):
+    """Types below 16 belong to the control channel, the others to the data channel."""
+
+    HELLO = 1
+    READY = 2
+    PING = 3
+    PONG = 4
+    RESUME = 5
+    RESUMED = 6
+    SWITCH = 7
+    REHANDSHAKE = 8
+    GOODBYE = 9
+    MESSAGE = 16
+    SEAL = 17
+    ABORT = 18
+
+    @property
+    def channel(self) -> Channel:
+        return Channel.CONTROL if self < FrameType.MESSAGE else Channel.DATA
+
+
+class Frame(NamedTuple):
+    """One frame as it came; `header` and `body` together are the bytes that a seal covers."""
+
+    type: FrameType
+    sequence: int
+    header: bytes
+    body: bytes
+
+
+def header(kind: FrameType, sequence: int, length: int) -> bytes:
+    """Header of a frame to be sent. Raises ProtocolError when the body is longer than the channel allows."""
+    limit = DATA_LIMIT if kind.channel is Channel.DATA else CONTROL_LIMIT
+    if length > limit:
+        raise ProtocolError(f"a {kind.name} frame of {length} bytes exceeds the limit of {limit}")
+    return HEADER.pack(MAGIC, FORMAT, kind.channel, kind, length, sequence)
+
+
+class FrameDecoder:
+    """Bytes in, frames out. After an error it is unusable."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._head: tuple[FrameType, int, int, bytes] | None = None
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+        """All frames that are complete now. Raises FrameGarbage, or VersionMismatch for another frame format."""
+        self._buffer += data
+        frames: list[Frame] = []
+        while True:
+            if self._head is None:
+                if len(self._buffer) < HEADER.size:
+                    return frames
+                head = self._take(HEADER.size)
+                self._head = (*self._parse(head), head)
+            kind, length, sequence, head = self._head
+            if len(self._buffer) < length:
+                return frames
+            frames.append(Frame(kind, sequence, head, self._take(length)))
+            self._head = None
+
+    def _take(self, count: int) -> bytes:
+        part = bytes(memoryview(self._buffer)[:count])
+        del self._buffer[:count]
+        return part
+
+    @staticmethod
+    def _parse(head: bytes) -> tuple[FrameType, int, int]:
+        magic, form, channel, number, length, sequence = HEADER.unpack(head)
+        if magic != MAGIC:
+            raise FrameGarbage(f"bytes arrived that are no frame of qkdd: {head[:4].hex()}")
+        if form != FORMAT:
+            raise VersionMismatch(f"the other node sends frames of format {form}, this node knows {FORMAT}")
+        try:
+            kind = FrameType(number)
+        except ValueError:
+            raise FrameGarbage(f"a frame of unknown type {number} arrived") from None
+        if channel != kind.channel:
+            raise FrameGarbage(f"a {kind.name} frame arrived on channel {channel}")
+        limit = DATA_LIMIT if kind.channel is Channel.DATA else CONTROL_LIMIT
+        if length > limit:
+            raise FrameGarbage(f"a {kind.name} frame of {length} bytes was announced, the limit is {limit}")
+        return kind, length, sequence
+
+
+M = TypeVar("M", bound=Message)
+
+
+def tag_of(kind: type[Message]) -> str:
+    """The wire name of a message class."""
+    tag = kind.__struct_config__.tag
+    if not isinstance(tag, str) or not tag.isascii() or len(tag) > _TAG_LIMIT:
+        raise ProtocolError(f"{kind.__name__}: a message needs an ASCII tag of at most {_TAG_LIMIT} characters")
+    return tag
+
+
+def encode_message(message: Message) -> bytes:
+    """Body of a MESSAGE frame: length of the tag, tag, msgpack array."""
+    tag = tag_of(type(message)).encode()
+    return bytes([len(tag)]) + tag + msgspec.msgpack.encode(message)
+
+
+def message_tag(body: bytes) -> str:
+    """Tag of a MESSAGE body. Raises FrameGarbage."""
+    if not body or len(body) < 1 + body[0] or body[0] > _TAG_LIMIT or not body[1 : 1 + body[0]].isascii():
+        raise FrameGarbage("a MESSAGE frame without tag arrived")
+    return body[1 : 1 + body[0]].decode("ascii")
+
+
+_decoders: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {}
+
+
+def decode_message(body: bytes, kind: type[M]) -> M:
+    """Decode strictly as `kind`. Raises ProtocolError if it is another message or does not fit its declaration."""
+    tag, wanted = message_tag(body), tag_of(kind)
+    if tag != wanted:
+        raise ProtocolError(f"the other node sent {tag!r} where {wanted!r} was expected", got=tag, expected=wanted)
+    decoder = _decoders.setdefault(kind, msgspec.msgpack.Decoder(kind))
+    try:
+        message = decoder.decode(memoryview(body)[1 + len(tag) :])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"message {tag!r} does not decode: {error}") from None
+    if not isinstance(message, kind):
+        raise ProtocolError(f"message {tag!r} decodes to another kind")
+    return message

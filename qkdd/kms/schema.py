@@ -1,6 +1,6 @@
 """Tables of the KMS and their migrations.
 
-A chunk is one hand-over of a node, held by both sites; an allocation is one draw of `count` keys of `key_bytes` bytes, cut
+A chunk is one hand-over of a node, held by both sites; an allocation is one draw of `amount` keys of `key_bytes` bytes, cut
 from byte ranges (pieces) of chunks. Key material stands only in `material`, sealed.
 """
 
@@ -72,7 +72,7 @@ ALLOCATIONS = sa.Table(
     sa.Column("master", sa.Text, nullable=False),
     sa.Column("slaves", sa.Text, nullable=False),
     sa.Column("key_bytes", sa.Integer, nullable=False),
-    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("amount", sa.Integer, nullable=False),
     sa.Column("pieces", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("claimed", sa.Boolean, nullable=False),

@@ -1,0 +1,331 @@
+"""Allocations: cutting keys off chunks, so that no byte is ever part of two keys, on both sites.
+
+Functions of a connection, run inside the store's transactions; they have no other effect. The drawing site reserves
+(cursor moved, durable), tells the other site, which records, and only then delivers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from qkdd.core.sealing import Sealer
+from qkdd.kms import chunks
+from qkdd.kms.key_ids import split
+from qkdd.kms.schema import ALLOCATIONS, CHUNKS, DELIVERIES, MATERIAL, AllocationState, ChunkState
+
+_CHUNKS_AT_ONCE = 64
+
+Piece = tuple[str, int, int]  # chunk id, first byte, byte after the last
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """One draw: `amount` keys of `key_bytes` bytes, cut in order from `pieces` taken as one string of bytes."""
+
+    id: bytes
+    master: str
+    slaves: tuple[str, ...]
+    key_bytes: int
+    amount: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The other site's ranges and ours do not fit: one of the stores was restored. `cursor`: first free byte here."""
+
+    chunk_id: str
+    reason: str
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One key for a slave. `again`: a redelivery inside the window."""
+
+    key_id: str
+    key: bytes
+    slaves: tuple[str, ...]
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRefused:
+    """Why nothing was given: "entitlement" or "missing"."""
+
+    reason: str
+
+
+def _allocation(row: sa.Row[tuple[object, ...]]) -> Allocation:
+    return Allocation(
+        row.id,
+        row.master,
+        tuple(json.loads(row.slaves)),
+        row.key_bytes,
+        row.amount,
+        tuple((c, a, b) for c, a, b in json.loads(row.pieces)),
+    )
+
+
+def _rows(connection: sa.Connection, pieces: tuple[Piece, ...]) -> dict[str, sa.Row[tuple[object, ...]]]:
+    ids = {chunk_id for chunk_id, _, _ in pieces}
+    return {c.chunk_id: c for c in connection.execute(sa.select(CHUNKS).where(CHUNKS.c.chunk_id.in_(ids)))}
+
+
+def reserve(
+    connection: sa.Connection, own: str, peer: str, wanted: Allocation, expected: int, now: float
+) -> Allocation | None:
+    """Cut `wanted` (its pieces are still empty) off our own chunks; None if we own too little.
+
+    A reservation of the same shape that a failed announcement left over is taken instead: it never left this KMS.
+    """
+    slaves = json.dumps(wanted.slaves)
+    left_over = connection.execute(
+        sa.select(ALLOCATIONS)
+        .where(
+            ALLOCATIONS.c.state == AllocationState.RESERVED,
+            ALLOCATIONS.c.claimed.is_(False),
+            ALLOCATIONS.c.peer == peer,
+            ALLOCATIONS.c.master == wanted.master,
+            ALLOCATIONS.c.slaves == slaves,
+            ALLOCATIONS.c.key_bytes == wanted.key_bytes,
+            ALLOCATIONS.c.amount == wanted.amount,
+        )
+        .limit(1)
+    ).one_or_none()
+    if left_over is not None:
+        connection.execute(ALLOCATIONS.update().where(ALLOCATIONS.c.id == left_over.id).values(claimed=True))
+        return _allocation(left_over)
+    need = wanted.key_bytes * wanted.amount
+    if chunks.pool_bytes(connection, peer).get(own, 0) < need:
+        return None
+    pieces: list[Piece] = []
+    left = need
+    while left:
+        rows = connection.execute(
+            sa.select(CHUNKS)
+            .where(
+                CHUNKS.c.peer == peer,
+                CHUNKS.c.owner == own,
+                CHUNKS.c.state == ChunkState.LIVE,
+                CHUNKS.c.cursor < CHUNKS.c.bytes,
+            )
+            .order_by(CHUNKS.c.row)
+            .limit(1 if not pieces else _CHUNKS_AT_ONCE)
+        ).all()
+        if not rows:
+            raise AssertionError("the pool's counter and its chunks disagree")
+        for chunk in rows:
+            stop = min(chunk.bytes, chunk.cursor + left)
+            pieces.append((chunk.chunk_id, chunk.cursor, stop))
+            connection.execute(CHUNKS.update().where(CHUNKS.c.row == chunk.row).values(cursor=stop))
+            chunks.use(connection, chunk.row, chunk.cursor, stop, opened=True)
+            left -= stop - chunk.cursor
+            if not left:
+                break
+    chunks.add_to_pool(connection, peer, own, -need)
+    result = Allocation(wanted.id, wanted.master, wanted.slaves, wanted.key_bytes, wanted.amount, tuple(pieces))
+    _insert(connection, peer, result, AllocationState.RESERVED, expected, now, claimed=True)
+    return result
+
+
+def _insert(
+    connection: sa.Connection,
+    peer: str,
+    allocation: Allocation,
+    state: AllocationState,
+    expected: int,
+    now: float,
+    *,
+    claimed: bool = False,
+) -> None:
+    connection.execute(
+        ALLOCATIONS.insert().values(
+            id=allocation.id,
+            peer=peer,
+            master=allocation.master,
+            slaves=json.dumps(allocation.slaves),
+            key_bytes=allocation.key_bytes,
+            amount=allocation.amount,
+            pieces=json.dumps(allocation.pieces),
+            state=state,
+            claimed=claimed,
+            expected=expected,
+            fetched=0,
+            created=now,
+        )
+    )
+
+
+def unclaim(connection: sa.Connection, allocation_id: bytes | None = None) -> None:
+    """Make a reservation (None: all of them, at start) free for the next request of its shape."""
+    query = ALLOCATIONS.update().where(ALLOCATIONS.c.state == AllocationState.RESERVED)
+    if allocation_id is not None:
+        query = query.where(ALLOCATIONS.c.id == allocation_id)
+    connection.execute(query.values(claimed=False))
+
+
+def deliver(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> list[bytes]:
+    """`reserved → delivered`: the keys for the master. To be called once the other site has recorded the allocation."""
+    changed = connection.execute(
+        ALLOCATIONS.update()
+        .where(ALLOCATIONS.c.id == allocation.id, ALLOCATIONS.c.state == AllocationState.RESERVED)
+        .values(state=AllocationState.DELIVERED, claimed=False)
+    ).rowcount
+    if changed != 1:
+        raise AssertionError("an allocation was delivered twice")
+    keys = _keys(connection, sealer, allocation, range(allocation.amount))
+    expected = connection.execute(
+        sa.select(ALLOCATIONS.c.expected).where(ALLOCATIONS.c.id == allocation.id)
+    ).scalar_one()
+    if not expected:  # every slave is at the other site
+        finish(connection, allocation)
+    return keys
+
+
+def burn(connection: sa.Connection, own: str, peer: str, allocation: Allocation, conflict: Conflict) -> None:
+    """The other site has given out bytes of this range already: give up the reservation and skip what it has seen."""
+    finish(connection, allocation)
+    chunk = _rows(connection, ((conflict.chunk_id, 0, 0),)).get(conflict.chunk_id)
+    if chunk is None or chunk.owner != own or not chunk.cursor < conflict.cursor <= chunk.bytes:
+        return
+    connection.execute(CHUNKS.update().where(CHUNKS.c.row == chunk.row).values(cursor=conflict.cursor))
+    chunks.use(connection, chunk.row, chunk.cursor, conflict.cursor, opened=False)
+    if chunk.state == ChunkState.LIVE:
+        chunks.add_to_pool(connection, peer, own, chunk.cursor - conflict.cursor)
+    chunks.erase(connection, {chunk.row})
+
+
+def record(connection: sa.Connection, peer: str, allocation: Allocation, expected: int, now: float) -> Conflict | None:
+    """Write down what the other site is about to give to its master; idempotent. Nothing is recorded on a conflict."""
+    known = connection.execute(sa.select(ALLOCATIONS).where(ALLOCATIONS.c.id == allocation.id)).one_or_none()
+    if known is not None:
+        same = known.peer == peer and _allocation(known) == allocation and known.state == AllocationState.RECORDED
+        return None if same else Conflict("", "the allocation is known otherwise", 0)
+    rows = _rows(connection, allocation.pieces)
+    for chunk_id, start, stop in allocation.pieces:
+        chunk = rows.get(chunk_id)
+        if chunk is None or chunk.peer != peer:
+            return Conflict(chunk_id, "the chunk is not here", 0)
+        if chunk.owner != peer:
+            return Conflict(chunk_id, "the chunk is not yours", chunk.bytes)
+        if not 0 <= start < stop <= chunk.bytes or chunks.overlap(connection, chunk.row, start, stop):
+            return Conflict(chunk_id, "the range is used already", chunk.cursor)
+    for chunk_id, start, stop in allocation.pieces:
+        chunk = rows[chunk_id]
+        chunks.make_live(connection, chunk)
+        chunks.use(connection, chunk.row, start, stop, opened=True)
+        connection.execute(
+            CHUNKS.update().where(CHUNKS.c.row == chunk.row).values(cursor=sa.func.max(CHUNKS.c.cursor, stop))
+        )
+        chunks.add_to_pool(connection, peer, peer, start - stop)
+    _insert(connection, peer, allocation, AllocationState.RECORDED, expected, now)
+    if not expected:
+        finish(connection, allocation)
+    return None
+
+
+def fetch(
+    connection: sa.Connection, sealer: Sealer, master: str, slave: str, ids: list[str], now: float, window: float
+) -> list[Fetched] | FetchRefused:
+    """The keys that `master` obtained and `slave` may have, all or none (ETSI GS QKD 014, 5.4)."""
+    known: dict[bytes, sa.Row[tuple[object, ...]]] = {}
+    wanted: list[tuple[str, bytes, int, bool]] = []
+    missing = False
+    for text in ids:
+        parts = split(text)
+        row = None
+        if parts is not None:
+            row = (
+                known.get(parts[0])
+                or connection.execute(
+                    sa.select(ALLOCATIONS).where(
+                        ALLOCATIONS.c.id == parts[0],
+                        ALLOCATIONS.c.state.in_([AllocationState.DELIVERED, AllocationState.RECORDED]),
+                    )
+                ).one_or_none()
+            )
+        if parts is None or row is None or parts[1] >= row.amount:
+            missing = True
+            continue
+        known[parts[0]] = row
+        if row.master != master or slave not in json.loads(row.slaves):
+            return FetchRefused("entitlement")
+        given = connection.execute(
+            sa.select(DELIVERIES.c.time).where(
+                DELIVERIES.c.allocation == parts[0], DELIVERIES.c.number == parts[1], DELIVERIES.c.sae == slave
+            )
+        ).scalar()
+        if given is not None and not (window > 0 and now - given <= window):
+            missing = True
+        wanted.append((text, parts[0], parts[1], given is not None))
+    if missing:
+        return FetchRefused("missing")
+    keys = {
+        allocation_id: _keys(connection, sealer, _allocation(row), [n for _, a, n, _ in wanted if a == allocation_id])
+        for allocation_id, row in known.items()
+    }
+    result = []
+    for text, allocation_id, number, again in wanted:
+        row = known[allocation_id]
+        result.append(Fetched(text, keys[allocation_id].pop(0), tuple(json.loads(row.slaves)), again))
+        if not again:
+            connection.execute(DELIVERIES.insert().values(allocation=allocation_id, number=number, sae=slave, time=now))
+            connection.execute(
+                ALLOCATIONS.update().where(ALLOCATIONS.c.id == allocation_id).values(fetched=ALLOCATIONS.c.fetched + 1)
+            )
+    for allocation_id, row in known.items():
+        fetched = connection.execute(
+            sa.select(ALLOCATIONS.c.fetched).where(ALLOCATIONS.c.id == allocation_id)
+        ).scalar_one()
+        if fetched < row.expected:
+            continue
+        if window > 0:  # the janitor finishes it when the window is over
+            connection.execute(ALLOCATIONS.update().where(ALLOCATIONS.c.id == allocation_id).values(done=now))
+        else:
+            finish(connection, _allocation(row))
+    return result
+
+
+def finish(connection: sa.Connection, allocation: Allocation) -> None:
+    """No one here needs this allocation any more; chunks that are used up with it are erased."""
+    gone = connection.execute(ALLOCATIONS.delete().where(ALLOCATIONS.c.id == allocation.id)).rowcount
+    if gone:
+        connection.execute(DELIVERIES.delete().where(DELIVERIES.c.allocation == allocation.id))
+        chunks.close(connection, {row.row for row in _rows(connection, allocation.pieces).values()})
+
+
+def expire(connection: sa.Connection, now: float, lifetime: float, window: float) -> tuple[int, int]:
+    """Finish what was fetched completely (window over) and what no one fetched in its lifetime; returns both counts."""
+    given = AllocationState.DELIVERED, AllocationState.RECORDED
+    done = connection.execute(
+        sa.select(ALLOCATIONS).where(ALLOCATIONS.c.done.is_not(None), ALLOCATIONS.c.done < now - window).limit(1000)
+    ).all()
+    old = connection.execute(
+        sa.select(ALLOCATIONS).where(ALLOCATIONS.c.created < now - lifetime, ALLOCATIONS.c.state.in_(given)).limit(1000)
+    ).all()
+    for row in done:
+        finish(connection, _allocation(row))
+    for row in old:
+        finish(connection, _allocation(row))
+    return len(done), len(old)
+
+
+def _keys(connection: sa.Connection, sealer: Sealer, allocation: Allocation, numbers: range | list[int]) -> list[bytes]:
+    """Cut the named keys out of the sealed chunks."""
+    rows = _rows(connection, allocation.pieces)
+    text = bytearray()
+    for chunk_id, start, stop in allocation.pieces:
+        sealed = connection.execute(
+            sa.select(MATERIAL.c.sealed).where(MATERIAL.c.row == rows[chunk_id].row)
+        ).scalar_one()
+        chunk = sealer.open(sealed, chunks.place(chunk_id))
+        text += chunk.reveal()[start:stop]
+        chunk.wipe()
+    size = allocation.key_bytes
+    keys = [bytes(text[n * size : (n + 1) * size]) for n in numbers]
+    text[:] = bytes(len(text))
+    return keys

@@ -1,0 +1,38 @@
+"""Key IDs: a UUID (version 8, RFC 9562) that holds the allocation (96 random bits) and the key's number in it (26 bits).
+
+So a key is found by its allocation's primary key, and a million keys need no million rows.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+ALLOCATION_BYTES = 12
+MAX_NUMBER = (1 << 26) - 1
+_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def key_id(allocation: bytes, number: int) -> str:
+    """The lower-case UUID of key `number` of an allocation."""
+    if len(allocation) != ALLOCATION_BYTES or not 0 <= number <= MAX_NUMBER:
+        raise ValueError("an allocation id has 12 bytes, a key's number 26 bits")
+    bits = int.from_bytes(allocation, "big")
+    high, middle, low = bits >> 48, (bits >> 36) & 0xFFF, bits & ((1 << 36) - 1)
+    return str(uuid.UUID(int=high << 80 | 8 << 76 | middle << 64 | 2 << 62 | low << 26 | number))
+
+
+def canonical(text: str) -> str:
+    """The lower-case form of a UUID in its 36-character form. Raises ValueError."""
+    if not _FORM.fullmatch(text):
+        raise ValueError("is no UUID")
+    return text.lower()
+
+
+def split(text: str) -> tuple[bytes, int] | None:
+    """Allocation and number of a key ID; None for a UUID that is none of ours."""
+    value = uuid.UUID(text).int
+    if (value >> 76) & 0xF != 8 or (value >> 62) & 0x3 != 2:
+        return None
+    bits = (value >> 80) << 48 | ((value >> 64) & 0xFFF) << 36 | ((value >> 26) & ((1 << 36) - 1))
+    return bits.to_bytes(ALLOCATION_BYTES, "big"), value & MAX_NUMBER

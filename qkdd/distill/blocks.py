@@ -47,6 +47,7 @@ class DistilledBlock:
     key: `ceil(length / 8)` bytes, most significant bit first, unused bits of the last byte zero. length: secret bits.
     test_errors of test_size opened bits; actual_errors of key_size corrected bits. leak: key-dependent bits disclosed
     in both directions. f_parities: Alice's parities over `n h(actual error)`; f_sec: the whole leak over the same.
+    rounds: exchanges of parities, each one message both ways.
     eps: secrecy + correctness + authentication error that this block spends (secrecy part: eps_sec).
     """
 
@@ -62,7 +63,7 @@ class DistilledBlock:
     key_size: int
     leak: int
     leak_budget: int
-    round_trips: int
+    rounds: int
     f_parities: float
     f_sec: float
     eps: float

@@ -41,7 +41,11 @@ class DistillConfig(Section, frozen=True):
         for key in ("eps_sec", "eps_cor", "eps_auth"):
             value = getattr(self, key)
             if not (math.isfinite(value) and 0.0 < value < 1e-3):
-                yield key, f"{value} lies outside 0 to 1e-3", "a usual value is 1e-12 for eps_sec and 1e-15 for the others"
+                yield (
+                    key,
+                    f"{value} lies outside 0 to 1e-3",
+                    "a usual value is 1e-12 for eps_sec and 1e-15 for the others",
+                )
         if not 1.0 <= self.leak_efficiency <= 2.0:
             yield "leak_efficiency", f"{self.leak_efficiency} lies outside 1 to 2", "1.10 suits blocks above 1e5 bits"
         if not 0.0 < self.qber_max < 0.5:

@@ -18,7 +18,9 @@ class BlockRefused(QkddError):
 class QberExceeded(BlockRefused):
     code = "QKD-BLK-QBER"
     meaning = "The error rate of the opened test bits is above the error rate that was agreed before the block."
-    default_remedy = "Check polarization and alignment (`qkdctl calibrate polarization`); an eavesdropper looks the same."
+    default_remedy = (
+        "Check polarization and alignment (`qkdctl calibrate polarization`); an eavesdropper looks the same."
+    )
 
 
 class NoLength(BlockRefused):
@@ -36,7 +38,9 @@ class BlockUnpaid(BlockRefused):
 class LeakExceeded(BlockRefused):
     code = "QKD-BLK-LEAK"
     meaning = "Error correction would have to disclose more than the leak budget that was agreed before the block."
-    default_remedy = "The error rate rose during the block; if it repeats, raise error_margin in the link's configuration."
+    default_remedy = (
+        "The error rate rose during the block; if it repeats, raise error_margin in the link's configuration."
+    )
 
 
 class VerifyFailed(BlockRefused):
@@ -59,5 +63,7 @@ class BlockTooShort(BlockRefused):
 
 class BlockMalformed(BlockRefused):
     code = "QKD-BLK-MALFORMED"
-    meaning = "A message of the peer does not fit the block: wrong size, position out of range, value that is no number."
+    meaning = (
+        "A message of the peer does not fit the block: wrong size, position out of range, value that is no number."
+    )
     default_remedy = "Compare both nodes' versions; if they are equal, suspect the classical channel."

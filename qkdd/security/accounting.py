@@ -13,8 +13,8 @@ TAG_BITS = 128
 
 def verify_tag_bits_2universal(eps_cor: float) -> int:
     """Bits of a 2-universal tag whose collision probability is at most eps_cor: ceil(log2(1/eps_cor)) (S7.2)."""
-    mantissa, exponent = math.frexp(check_epsilon("eps_cor", eps_cor))
-    return 1 - exponent if mantissa == 0.5 else 1 - exponent if mantissa > 0.5 else -exponent
+    _, exponent = math.frexp(check_epsilon("eps_cor", eps_cor))  # eps = f 2^e with 1/2 <= f < 1, exactly
+    return 1 - exponent
 
 
 def poly_hash_collision(n_bits: float, tag_bits: float) -> float:

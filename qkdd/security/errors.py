@@ -20,4 +20,6 @@ class EpsilonSpent(QkddError):
     code = "QKD-SEC-EPSILON-SPENT"
     kind = Kind.INTERLOCK
     meaning = "The security budget (epsilon) of this key epoch is spent; no further block may be made in it."
-    default_remedy = "Re-bootstrap the link with fresh certificates or a new pre-shared key (new epoch); no restart needed."
+    default_remedy = (
+        "Re-bootstrap the link with fresh certificates or a new pre-shared key (new epoch); no restart needed."
+    )

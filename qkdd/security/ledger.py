@@ -56,11 +56,11 @@ class LedgerView(msgspec.Struct, frozen=True):
 
 
 def _units_up(eps: float) -> int:
-    return math.ceil(Fraction(eps) * 2**UNIT_BITS)
+    return math.ceil(Fraction(eps) * (1 << UNIT_BITS))
 
 
 def _units_down(eps: float) -> int:
-    return math.floor(Fraction(eps) * 2**UNIT_BITS)
+    return math.floor(Fraction(eps) * (1 << UNIT_BITS))
 
 
 class EpsilonLedger:
@@ -103,9 +103,7 @@ class EpsilonLedger:
 
     def new_epoch(self, *, now: float) -> None:
         """Begin a new key epoch. Only after a re-bootstrap of authentication by the operator."""
-        new = LedgerState(
-            self._state.epoch + 1, _units_down(self._budget), _units_up(self._initial), 0, now, now
-        )
+        new = LedgerState(self._state.epoch + 1, _units_down(self._budget), _units_up(self._initial), 0, now, now)
         self._store.save(new)
         self._state = new
 

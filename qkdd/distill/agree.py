@@ -1,0 +1,46 @@
+"""Both nodes follow one plan: alice names hers, bob computes his from the same three numbers and compares every field.
+
+The tolerated error is alice's to name, at most qber_max and before any bit is opened: the two nodes' memories of earlier blocks
+can differ by one block when a session broke between two seals, and that must not stop the link.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from qkdd.distill.config import DistillConfig
+from qkdd.distill.errors import PlanMismatch
+from qkdd.distill.messages import Plan
+from qkdd.distill.plan import BlockPlan, plan_block
+from qkdd.distill.wire import receive
+from qkdd.peer import PeerSession
+
+
+def _fields(plan: BlockPlan) -> dict[str, Any]:
+    return {name: getattr(plan, name) for name in BlockPlan.__dataclass_fields__}
+
+
+async def propose(plan: BlockPlan, session: PeerSession, block: int) -> None:
+    """Alice's side."""
+    await session.send(Plan(block, **_fields(plan)))
+
+
+async def accept(own: BlockPlan, config: DistillConfig, session: PeerSession, block: int) -> BlockPlan:
+    """Bob's side: the plan to follow, which is his own unless alice tolerates another error rate.
+
+    Raises PlanMismatch if any field differs from what this node computes, or the tolerated error exceeds qber_max.
+    """
+    message = await receive(session, Plan, block)
+    if message.tolerated_error != own.tolerated_error:
+        if not 0.0 <= message.tolerated_error <= config.qber_max:
+            raise PlanMismatch(
+                f"a tolerated error of {message.tolerated_error} is above qber_max", field="tolerated_error"
+            )
+        own = plan_block(own.m, message.tolerated_error, config)
+    theirs = msgspec.structs.asdict(message)
+    for name, value in _fields(own).items():
+        if theirs[name] != value:
+            raise PlanMismatch(f"{name}: here {value}, there {theirs[name]}", field=name)
+    return own

@@ -1,0 +1,86 @@
+"""What the two nodes say while they distil one block. Bits and bit maps are packed, most significant bit first; unused bits
+of the last byte are zero."""
+
+from __future__ import annotations
+
+from qkdd.peer import Message
+
+
+class BlockMessage(Message, frozen=True):
+    """Base: every message names its block."""
+
+    block: int
+
+
+class Plan(BlockMessage, frozen=True, tag="distill.plan"):
+    """alice → bob: her plan, for bob to compare with his own (see `BlockPlan`)."""
+
+    proof: str
+    m: int
+    k: int
+    n: int
+    tolerated_error: float
+    leak_budget: int
+    tag_bits: int
+    length: int
+    nu: float
+    xi: float
+    eps_pe: float
+    eps_pa: float
+    eps_sec: float
+    eps_cor: float
+    eps_auth: float
+    auth_bits: int
+
+
+class TestSubset(BlockMessage, frozen=True, tag="distill.test-subset"):
+    """alice → bob: which k of the m positions are opened (bit map of m bits), and her bits there (k bits)."""
+
+    __test__ = False  # the name begins with Test; pytest must not collect it
+
+    subset: bytes
+    bits: bytes
+
+
+class TestBits(BlockMessage, frozen=True, tag="distill.test-bits"):
+    """bob → alice: his bits at the opened positions."""
+
+    __test__ = False
+
+    bits: bytes
+
+
+class ReconcileSeed(BlockMessage, frozen=True, tag="distill.reconcile-seed"):
+    """alice → bob: seed of the passes' permutations (32 bytes, public)."""
+
+    seed: bytes
+
+
+class Parities(BlockMessage, frozen=True, tag="distill.parities"):
+    """Both ways in each round: the sender's parities of the ranges that both nodes know to be next."""
+
+    round: int
+    bits: bytes
+
+
+class KeyTag(BlockMessage, frozen=True, tag="distill.key-tag"):
+    """alice → bob: fresh hash key and polynomial hash of her key (16 bytes each)."""
+
+    hash_key: bytes
+    tag: bytes
+
+
+class Verdict(BlockMessage, frozen=True, tag="distill.verdict"):
+    """bob → alice: whether his corrected key has the same hash."""
+
+    equal: bool
+
+
+class AmplifySeed(BlockMessage, frozen=True, tag="distill.amplify-seed"):
+    """alice → bob: seed of the Toeplitz matrix, n + length - 1 bits."""
+
+    seed: bytes
+
+
+class Amplified(BlockMessage, frozen=True, tag="distill.amplified"):
+    """bob → alice: the seed arrived whole."""

@@ -1,0 +1,133 @@
+"""What both nodes agree on before a test bit is opened: sizes, tolerated error, leak budget, length.
+
+`plan_block` is a pure function of the sifted size, the tolerated error and the shared configuration; each node computes it
+and the two results must be equal. Nothing that is observed in the block changes a plan: it is kept or the block is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from qkdd.distill.config import DistillConfig, ProofName
+from qkdd.distill.errors import BlockTooShort, BlockUnpaid, NoLength
+from qkdd.security.accounting import TAG_BITS, authentication_epsilon, compose
+from qkdd.security.bbm92 import Choice, lim21_choose, tl2017_choose
+from qkdd.security.entropy import check_count, check_fraction, h2_bound
+from qkdd.security.errors import ProofInputError
+
+VERDICT_BITS = 1  # bob's "the hashes agree" depends on both keys
+SMALLEST_BLOCK = 64
+
+# Parities (of each side) beyond the Shannon share: the passes over half the frame and one bisection in one of them.
+_LEAK_FLOOR = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """m sifted bits, of which k are opened and n = m - k make key; all counts in bits, rates as fractions.
+
+    leak_budget: key-dependent bits of error correction, both directions, verdict included, tag not. tag_bits: verification
+    tag. length: secret bits of the accepted block. nu, xi: slacks of the proof. auth_bits: key that the block's own tags
+    cost. eps_sec, eps_cor, eps_auth: secrecy, correctness and authentication error; `eps` is their sum.
+    """
+
+    proof: ProofName
+    m: int
+    k: int
+    n: int
+    tolerated_error: float
+    leak_budget: int
+    tag_bits: int
+    length: int
+    nu: float
+    xi: float
+    eps_pe: float
+    eps_pa: float
+    eps_sec: float
+    eps_cor: float
+    eps_auth: float
+    auth_bits: int
+
+    @property
+    def eps(self) -> float:
+        return compose(self.eps_sec, self.eps_cor, self.eps_auth)
+
+    @property
+    def net_length(self) -> int:
+        """Secret bits left after the block's own authentication is paid."""
+        return self.length - self.auth_bits
+
+    @property
+    def errors_allowed(self) -> int:
+        """Most errors among the k opened bits with which the block goes on."""
+        return math.floor(self.tolerated_error * self.k)
+
+
+def leak_budget(n: int, tolerated_error: float, config: DistillConfig) -> int:
+    """Key-dependent bits that error correction of n bits may disclose, both directions, verdict included.
+
+    Sized for the error that is expected, which is the tolerated error less the margin, plus half the margin or three
+    standard deviations of the count of errors, whichever is more. Each parity of alice costs two bits, because bob's own
+    parity of the same range follows from what he does next (S7.1).
+    """
+    expected = max(0.0, tolerated_error - config.error_margin)
+    spread = math.sqrt(max(tolerated_error, 1.0 / n) / n)
+    error = min(0.5, max(tolerated_error - config.error_margin / 2.0, expected + 3.0 * spread))
+    one_way = min(n, math.ceil(config.leak_efficiency * n * h2_bound(error)) + _LEAK_FLOOR)
+    return 2 * one_way + VERDICT_BITS
+
+
+def plan_block(m: int, tolerated_error: float, config: DistillConfig) -> BlockPlan:
+    """The plan for a block of m sifted bits at this tolerated error.
+
+    Raises BlockTooShort below 64 bits, NoLength if the proof gives nothing, BlockUnpaid if the length does not exceed the key
+    that the block's own tags consume, ProofInputError on numbers outside any meaning.
+    """
+    m = check_count("m", m)
+    delta = check_fraction("tolerated_error", tolerated_error, high=0.5)
+    if m < SMALLEST_BLOCK:
+        raise BlockTooShort(f"{m} sifted bits are fewer than {SMALLEST_BLOCK}", sifted=m)
+    tag = TAG_BITS
+    if authentication_epsilon(m, tag) > config.eps_cor:
+        raise ProofInputError(f"a tag of {tag} bits cannot meet eps_cor = {config.eps_cor}", name="eps_cor")
+
+    def leak_of(n: int) -> int:
+        return leak_budget(n, delta, config)
+
+    proof: ProofName = "bbm92/lim2021" if m < config.small_block else config.proof
+    choice: Choice | None
+    if proof == "bbm92/tl2017":
+        choice = tl2017_choose(m, delta, leak_of, tag, config.eps_sec)
+    else:
+        choice = lim21_choose(m, delta, leak_of, tag, config.eps_sec)
+    if choice is None or choice.length.l_bits <= 0:
+        raise NoLength(
+            f"{m} sifted bits at a tolerated error of {delta:.4f} give no secret bit", sifted=m, tolerated_error=delta
+        )
+    auth_bits = config.tags_per_block * TAG_BITS
+    length = choice.length.l_bits
+    if length <= auth_bits:
+        raise BlockUnpaid(
+            f"{length} secret bits do not pay for {config.tags_per_block} tags of {TAG_BITS} bits",
+            length=length,
+            auth_bits=auth_bits,
+        )
+    return BlockPlan(
+        proof=proof,
+        m=m,
+        k=choice.k,
+        n=m - choice.k,
+        tolerated_error=delta,
+        leak_budget=leak_of(m - choice.k),
+        tag_bits=tag,
+        length=length,
+        nu=choice.nu,
+        xi=choice.xi,
+        eps_pe=choice.eps_pe,
+        eps_pa=choice.eps_pa,
+        eps_sec=config.eps_sec,
+        eps_cor=config.eps_cor,
+        eps_auth=config.eps_auth,
+        auth_bits=auth_bits,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qkdd.core.config import Section
+from qkdd.core.units import Fraction
 from qkdd_hil.physics import LineParameters
 
 CONTROL_PORT, COUNTS_PORT = 12000, 12345  # of the WebSQ, devices.md section 5
@@ -21,9 +22,11 @@ class InstrumentsConfig(Section, frozen=True):
 
 
 class BenchConfig(Section, frozen=True):
-    """`control`: path of the UNIX socket for faults and settings; empty: none. `seed`: of everything random."""
+    """`control`: path of the UNIX socket for faults and settings; empty: none. `seed`: of everything random.
+    `eve`: fraction of pairs that an eavesdropper intercepts from the start."""
 
     seed: int = 1
+    eve: Fraction = Fraction(0.0)
     control: str = ""
     line: LineParameters = LineParameters()
     alice: InstrumentsConfig = InstrumentsConfig()

@@ -1,0 +1,102 @@
+"""The figures of a demonstration; docs/demo-figures.schema.json is made from the type."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Figures of one run of `qkdd demo`, written by `--json FILE`."""
+
+    qber: Annotated[
+        float | None,
+        Meta(description="Error rate (a fraction) of the finished blocks, weighted by their sifted bits; null: none."),
+    ]
+    chsh_s: Annotated[
+        float | None,
+        Meta(
+            description="CHSH value inferred from the correlations of two bases a side; no Bell test. Null: not known."
+        ),
+    ]
+    sifted_bits: Annotated[Count, Meta(description="Sifted bits of all finished blocks, accepted and refused.")]
+    secret_bits: Annotated[Count, Meta(description="Secret bits of the accepted blocks.")]
+    secret_bits_per_s: Annotated[
+        float, Meta(ge=0, description="Secret bits of the accepted blocks over their acquisition time.")
+    ]
+    blocks_accepted: Count
+    blocks_refused: Count
+    keys_delivered: Annotated[
+        Count, Meta(description="Keys that the applications of both sides fetched through ETSI GS QKD 014.")
+    ]
+    keys_equal: Annotated[
+        bool, Meta(description="Every delivered key was the same on both sides; false when none was delivered.")
+    ]
+    reason: Annotated[str | None, Meta(description="Most frequent code of refused blocks; null when none was refused.")]
+    seconds_to_first_key: Annotated[
+        float | None,
+        Meta(description="From the start of the daemons until both applications held the first key; null: none."),
+    ]
+
+
+class Block(msgspec.Struct, frozen=True):
+    """What is needed of a block as the control socket shows it; unknown members are ignored."""
+
+    number: int
+    accepted: bool
+    code: str | None
+    acquisition_s: float
+    sifted_bits: int
+    qber: float | None
+    secret_bits: int
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One key that was fetched on both sides. Fingerprints are SHA-256 in hexadecimal, never the key."""
+
+    key_id: str
+    listener: str
+    fingerprint_alice: str
+    fingerprint_bob: str
+
+    @property
+    def equal(self) -> bool:
+        return self.fingerprint_alice == self.fingerprint_bob
+
+
+def summarize(
+    blocks: Sequence[Block], deliveries: Sequence[Delivery], chsh_s: float | None, seconds_to_first_key: float | None
+) -> Figures:
+    """Figures of a run from what the nodes and the applications showed."""
+    accepted = [b for b in blocks if b.accepted]
+    codes = Counter(b.code or "unknown" for b in blocks if not b.accepted)
+    weighed = [(b.sifted_bits, b.qber) for b in blocks if b.qber is not None and b.sifted_bits > 0]
+    weight = sum(bits for bits, _ in weighed)
+    acquisition = sum(b.acquisition_s for b in accepted)
+    secret = sum(b.secret_bits for b in accepted)
+    return Figures(
+        qber=sum(bits * qber for bits, qber in weighed) / weight if weight else None,
+        chsh_s=chsh_s,
+        sifted_bits=sum(b.sifted_bits for b in blocks),
+        secret_bits=secret,
+        secret_bits_per_s=secret / acquisition if acquisition > 0 else 0.0,
+        blocks_accepted=len(accepted),
+        blocks_refused=len(blocks) - len(accepted),
+        keys_delivered=len(deliveries),
+        keys_equal=bool(deliveries) and all(d.equal for d in deliveries),
+        reason=max(sorted(codes), key=lambda code: codes[code]) if codes else None,
+        seconds_to_first_key=seconds_to_first_key,
+    )
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of the figures, self-contained."""
+    (reference,), components = msgspec.json.schema_components([Figures])
+    body = components[reference["$ref"].rsplit("/", 1)[1]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body}

@@ -1,0 +1,182 @@
+"""The run folder of a demonstration: addresses, PKI, configuration files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qkdd.peer.pki import CredentialPaths, DemoPki, demo_pki
+from qkdd_hil.bench.config import CONTROL_PORT, COUNTS_PORT
+from qkdd_hil.demo import toml
+from qkdd_hil.demo.options import Options
+
+SIDES = ("alice", "bob")
+DETECTOR_HOSTS = {"alice": "127.0.0.1", "bob": "127.0.0.2"}
+PORT_KINDS = ("metrics", "node-plane", "kms-plane", "classical", "pq")
+PORT_NAMES = ("peer", *(f"{kind}-{side}" for side in SIDES for kind in PORT_KINDS))
+SOCKET_PATH_LIMIT = 100  # bytes; the system's limit is 107
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports that were free on the loopback a moment ago, all different."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+@dataclass(slots=True)
+class Layout:
+    """Everything of one run that has a name: folder, sockets' folder, ports, certificates."""
+
+    folder: Path
+    sockets: Path
+    ports: dict[str, int]
+    pki: DemoPki
+    temporary: list[Path] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, options: Options) -> Layout:
+        """Make the folder (a temporary one unless asked for) with a fresh PKI in it."""
+        temporary = []
+        if options.directory is None:
+            folder = Path(tempfile.mkdtemp(prefix="qkdd-demo-"))
+            temporary.append(folder)
+        else:
+            folder = options.directory.resolve()
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise FileExistsError(
+                    f"{folder} is not empty; a demonstration starts with fresh keys in a fresh folder"
+                )
+        folder.chmod(0o700)
+        sockets = folder / "run"
+        if len(os.fsencode(sockets / "bench.sock")) > SOCKET_PATH_LIMIT:
+            sockets = Path(tempfile.mkdtemp(prefix="qkdd-run-"))
+            temporary.append(sockets)
+        sockets.mkdir(exist_ok=True)
+        (folder / "logs").mkdir()
+        ports = dict(zip(PORT_NAMES, free_ports(len(PORT_NAMES)), strict=True))
+        return cls(folder, sockets, ports, demo_pki(folder / "pki"), temporary)
+
+    def remove(self, *, keep_logs: bool) -> None:
+        """Delete what was temporary; the folder stays when its logs are wanted."""
+        for path in self.temporary:
+            if not (keep_logs and path == self.folder):
+                shutil.rmtree(path, ignore_errors=True)
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    def control_socket(self, name: str) -> Path:
+        """Path of the control socket of "alice", "bob" or "bench"."""
+        return self.sockets / f"{name}.sock"
+
+    def _write(self, name: str, tree: Mapping[str, Any]) -> Path:
+        path = self.folder / f"{name}.toml"
+        path.write_text(toml.dumps(tree), encoding="utf-8")
+        return path
+
+    def write_bench(self, options: Options) -> Path:
+        """The bench's configuration. The detectors' controllers take their vendor's ports when they are free."""
+        tree: dict[str, Any] = {"seed": options.seed, "control": self.control_socket("bench"), "eve": options.eve}
+        for side in SIDES:
+            host = DETECTOR_HOSTS[side]
+            vendor = (CONTROL_PORT, COUNTS_PORT)
+            usual = all(is_free(host, port) for port in vendor)
+            tree[side] = {
+                "tagger": self.sockets / f"{side}-tagger",
+                "polarization": self.sockets / f"{side}-polarization",
+                "detectors_host": host,
+                "detectors_ports": vendor if usual else (0, 0),
+            }
+        return self._write("bench", tree)
+
+    def write_node(self, side: str, instruments: Mapping[str, Any], options: Options) -> Path:
+        """A daemon's configuration for the instruments at the addresses that the bench printed."""
+        end = {"listen" if side == "alice" else "connect": f"127.0.0.1:{self.ports['peer']}"}
+        peer = "bob" if side == "alice" else "alice"
+        tree = {
+            "node": {
+                "id": side,
+                "state_directory": self.folder / "state" / side,
+                "master_key": self.pki.master_keys[side],
+            },
+            "control": {"socket": self.control_socket(side)},
+            "telemetry": {"listen": f"127.0.0.1:{self.ports[f'metrics-{side}']}"},
+            "devices": {
+                "tagger": {"driver": "s15_tdc1", "port": instruments["tagger"]["port"]},
+                "detectors": {
+                    "driver": "single_quantum_websq",
+                    "host": instruments["detectors"]["host"],
+                    "tcp_ports": instruments["detectors"]["tcp_ports"],
+                },
+                "polarization": {"driver": "thorlabs_mpc320", "port": instruments["polarization"]["port"]},
+            },
+            "link": {
+                "name": "a-b",
+                "role": side,
+                "tagger": "tagger",
+                "detectors": "detectors",
+                "polarization": "polarization",
+                "channels": {"H": 0, "V": 1, "D": 2, "A": 3},
+                "shared": {"block": "5 s", "window": "6 ns", "qber_max": options.qber_max},
+            },
+            "peer": {**end, "peer_id": peer, **_files(self.pki.post_quantum[side])},
+            "keys": {
+                "kms_url": f"https://127.0.0.1:{self.ports[f'node-plane-{side}']}",
+                "kms_id": f"kms-{side}",
+                **_files(self.pki.post_quantum[side]),
+            },
+        }
+        return self._write(side, tree)
+
+    def write_kms(self, side: str) -> Path:
+        """A KMS's configuration: node plane, plane between the KMSs, a classical and a post-quantum 014 listener."""
+        peer = "bob" if side == "alice" else "alice"
+        post_quantum = _files(self.pki.post_quantum[f"kms-{side}"])
+        classical = _files(self.pki.classical[f"kms-{side}"])
+        tree = {
+            "kms": {
+                "id": f"kms-{side}",
+                "state_directory": self.folder / "state" / f"kms-{side}",
+                "master_key": self.pki.master_keys[f"kms-{side}"],
+            },
+            "node_plane": {"listen": self._at("node-plane", side), "node_id": side, **post_quantum},
+            "kms_plane": {
+                "listen": self._at("kms-plane", side),
+                "peer_url": f"https://{self._at('kms-plane', peer)}",
+                "peer_id": f"kms-{peer}",
+                **post_quantum,
+            },
+            "sae_classical": {"listen": self._at("classical", side), **classical},
+            "sae_post_quantum": {"listen": self._at("pq", side), **post_quantum},
+        }
+        return self._write(f"kms-{side}", tree)
+
+    def _at(self, name: str, side: str) -> str:
+        return f"127.0.0.1:{self.ports[f'{name}-{side}']}"
+
+
+def _files(paths: CredentialPaths) -> dict[str, Path]:
+    return {"certificate": paths.certificate, "key": paths.key, "trust": paths.trust, "crl": paths.crl}

@@ -1,0 +1,43 @@
+"""Writing TOML: the standard library only reads it. Enough for tables of plain values and nested tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def dumps(tree: Mapping[str, Any]) -> str:
+    """TOML text. Values: str, bool, int, float, Path, lists and tuples of those, mappings (tables)."""
+    return "\n".join(_table(tree, ())) + "\n"
+
+
+def _table(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    plain = {k: v for k, v in tree.items() if not isinstance(v, Mapping)}
+    if path and (plain or not tree):
+        yield f"[{'.'.join(map(_key, path))}]"
+    for key, value in plain.items():
+        yield f"{_key(key)} = {_value(value)}"
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield ""
+            yield from _table(value, (*path, key))
+
+
+def _key(name: str) -> str:
+    bare = name.replace("-", "").replace("_", "")
+    return name if bare.isascii() and bare.isalnum() else json.dumps(name)
+
+
+def _value(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case str() | Path():
+            return json.dumps(str(value))  # a JSON string is a TOML basic string
+        case list() | tuple():
+            return f"[{', '.join(map(_value, value))}]"
+    raise TypeError(f"{type(value).__name__} has no form in TOML")

@@ -65,7 +65,7 @@ def ingest(connection: sa.Connection, own: str, new: NewChunk, sealer: Sealer, l
     held = connection.execute(sa.select(sa.func.coalesce(sa.func.sum(POOLS.c.bytes), 0))).scalar_one()
     if held + len(new.material) > limit:
         raise PoolFull(f"the pool holds {held} bytes, its limit is {limit}", held=held)
-    row = connection.execute(
+    result = connection.execute(
         CHUNKS.insert().values(
             peer=new.peer,
             chunk_id=new.chunk_id,
@@ -80,7 +80,8 @@ def ingest(connection: sa.Connection, own: str, new: NewChunk, sealer: Sealer, l
             state=ChunkState.WAITING,
             about=json.dumps(new.about, sort_keys=True),
         )
-    ).inserted_primary_key[0]
+    )
+    row = result.lastrowid
     connection.execute(MATERIAL.insert().values(row=row, sealed=sealer.seal(new.material, place(new.chunk_id))))
     return True
 

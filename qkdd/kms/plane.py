@@ -1,0 +1,108 @@
+"""What two KMSs say to each other (JSON over the KMS plane, POST /kms/v1/NAME) and how this side calls the other."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Annotated, TypeVar
+
+import aiohttp
+import msgspec
+
+from qkdd.core.clock import Clock
+from qkdd.kms.errors import PeerKmsDown
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+
+
+class Holds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`chunks`: I hold these (id, bytes)."""
+
+    chunks: Annotated[list[tuple[Text, Count]], msgspec.Meta(max_length=1024)]
+
+
+class Held(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of those that you named I hold these."""
+
+    chunks: Annotated[list[Text], msgspec.Meta(max_length=1024)]
+
+
+class Announce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`allocations`: I am about to give these bytes to one of my masters; remember them for your slaves."""
+
+    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{24}$")]
+    master: Text
+    slaves: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=256)]
+    key_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+    amount: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    pieces: Annotated[list[tuple[Text, Count, Count]], msgspec.Meta(min_length=1, max_length=65536)]
+
+
+class Noted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Written down durably, or not: `conflict` with the chunk and this side's cursor."""
+
+    recorded: bool
+    conflict: str = ""
+    chunk_id: str = ""
+    cursor: Count = 0
+
+
+class Borrow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`ownership`: my chunks are used up, let me draw from untouched ones of yours, about `bytes`."""
+
+    bytes: Count
+
+
+class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """(id, epoch) of untouched chunks that are the asker's from now on."""
+
+    chunks: Annotated[list[tuple[Text, Count]], msgspec.Meta(max_length=1024)]
+
+
+A = TypeVar("A")
+_ANSWER_LIMIT = 1 << 20
+
+
+class PeerKms:
+    """Client of one other KMS. After a failure further calls fail at once for a second, so that a dead line costs little."""
+
+    def __init__(self, name: str, url: str, context: ssl.SSLContext, clock: Clock, deadline: float) -> None:
+        self.name = name
+        self._url = url.rstrip("/")
+        self._context, self._clock, self._deadline = context, clock, deadline
+        self._client: aiohttp.ClientSession | None = None
+        self._down_until = float("-inf")
+
+    @property
+    def up(self) -> bool:
+        return self._clock.monotonic() >= self._down_until
+
+    async def call(self, name: str, message: msgspec.Struct, answer: type[A]) -> A:
+        """One call. Raises PeerKmsDown: nothing is known about what the other side did."""
+        if not self.up:
+            raise PeerKmsDown(f"{self.name} did not answer a moment ago")
+        if self._client is None:
+            connector = aiohttp.TCPConnector(ssl=self._context, limit=32)
+            self._client = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        try:
+            async with (
+                self._clock.deadline(self._deadline),
+                self._client.post(
+                    f"{self._url}/kms/v1/{name}",
+                    data=msgspec.json.encode(message),
+                    headers={"Content-Type": "application/json"},
+                ) as response,
+            ):
+                body = await response.content.read(_ANSWER_LIMIT)
+                if response.status != 200:
+                    raise PeerKmsDown(f"{self.name}: {name} answered {response.status}", status=response.status)
+                return msgspec.json.decode(body, type=answer)
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
+            self._down_until = self._clock.monotonic() + 1.0
+            raise PeerKmsDown(f"{self.name}: {name}: {type(error).__name__}: {error}") from None
+
+    async def close(self) -> None:
+        """Drop the connections; idempotent."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()

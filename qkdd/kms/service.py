@@ -1,0 +1,314 @@
+"""The KMS itself, without HTTP: chunks in, keys out, each key once, nothing that the other site does not hold."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from qkdd.core import log
+from qkdd.core.audit import AuditLog
+from qkdd.core.clock import Clock
+from qkdd.core.counters import Meter
+from qkdd.core.database import Database
+from qkdd.core.errors import QkddError
+from qkdd.core.sealing import Sealer
+from qkdd.core.secret import Secret
+from qkdd.kms import allocations, chunks
+from qkdd.kms.allocations import Allocation, Conflict, Fetched, FetchRefused
+from qkdd.kms.config import KmsConfig
+from qkdd.kms.errors import KeysNotFound, NotEnoughKey, NotEntitled, PeerKmsDown
+from qkdd.kms.key_ids import key_id
+from qkdd.kms.plane import Announce, Borrow, Held, Holds, Lent, Noted, PeerKms
+from qkdd.kms.schema import META
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_LOG = log.get("kms")
+_ATTEMPTS = 4  # draws that meet conflicts with a restored store
+_BATCH = 256
+_SYNC_PERIOD = 2.0
+_JANITOR_PERIOD = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key for an application; `slaves` are those who may fetch it."""
+
+    key_id: str
+    key: bytes
+    slaves: tuple[str, ...]
+
+
+class KeyService:
+    """Opens with `open`, then `run_background` keeps chunks in step with the other sites. `peers` by KMS id."""
+
+    def __init__(
+        self,
+        config: KmsConfig,
+        database: Database,
+        master: Secret,
+        peers: dict[str, PeerKms],
+        *,
+        clock: Clock,
+        meter: Meter,
+        audit: AuditLog,
+    ) -> None:
+        self.config = config
+        self.own = config.kms.id
+        self._database, self._sealer = database, Sealer(master, "kms")
+        self._peers, self._clock, self._meter, self._audit = peers, clock, meter, audit
+        self._links = {link: name for name, peer in config.peers.items() for link in peer.links}
+        self._pairs: dict[tuple[str, str], str] = {}
+        for pair in config.pairs:
+            self._pairs[pair.master, pair.slave] = pair.peer
+            if not pair.one_way:
+                self._pairs[pair.slave, pair.master] = pair.peer
+        self._wake = asyncio.Event()
+        self._borrowing = {name: asyncio.Lock() for name in peers}
+        self._time_base, self._time_start = 0.0, clock.monotonic()
+
+    async def open(self) -> None:
+        """Open the store. Reservations that a crash left never left this KMS: they are free for the next request."""
+        await self._database.open()
+        base = await self._database.run(
+            lambda c: c.execute(sa.select(META.c.value).where(META.c.name == "service_seconds")).scalar()
+        )
+        self._time_base, self._time_start = base or 0.0, self._clock.monotonic()
+        await self._run(allocations.unclaim)
+
+    async def close(self) -> None:
+        for peer in self._peers.values():
+            await peer.close()
+        await self._database.close()
+
+    async def _run(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._database.run(lambda c: work(c, *args, **kwargs))
+
+    def _now(self) -> float:
+        """Seconds this KMS has ever run: lifetimes do not change when the wall clock is stepped."""
+        return self._time_base + self._clock.monotonic() - self._time_start
+
+    # chunks in
+
+    def peer_of_link(self, link: str) -> str:
+        """The KMS at the other end of a link. Raises NotEntitled for a link that is not configured."""
+        if link not in self._links:
+            raise NotEntitled(f"link {link!r} is not in the configuration", link=link)
+        return self._links[link]
+
+    async def ingest(
+        self, node: str, chunk_id: str, link: str, index: int, material: Secret, about: dict[str, object]
+    ) -> None:
+        """Store one chunk of a node durably; idempotent by id. Raises ChunkConflict, PoolFull, StorageFull."""
+        new = chunks.NewChunk(self.peer_of_link(link), chunk_id, link, index, material, about)
+        limit = self.config.limits.pool_bytes
+        fresh = await self._database.run(lambda c: chunks.ingest(c, self.own, new, self._sealer, limit))
+        if fresh:
+            self._meter.add("qkdd_kms_chunks_total", link=link)
+            self._audit.write("chunk stored", chunk=chunk_id, link=link, node=node, bytes=len(material))
+        self._wake.set()
+
+    async def sync_once(self) -> int:
+        """Tell each other KMS of the chunks that it is not known to hold; returns how many went live. Raises PeerKmsDown."""
+        live = 0
+        for name, peer in self._peers.items():
+            after = 0
+            while rows := await self._run(chunks.waiting, name, after, _BATCH):
+                held = await peer.call("chunks", Holds([(chunk_id, size) for _, chunk_id, size in rows]), Held)
+                sizes = {chunk_id: size for _, chunk_id, size in rows}
+                known = [(i, sizes[i]) for i in held.chunks if i in sizes]
+                live += len(await self._run(chunks.confirm, name, known))
+                after = rows[-1][0]
+        return live
+
+    async def run_background(self) -> None:
+        """Synchronise with the other sites and clean up, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sync())
+            group.create_task(self._janitor())
+
+    async def _sync(self) -> None:
+        down = False
+        while True:
+            self._wake.clear()
+            try:
+                await self.sync_once()
+                if down:
+                    _LOG.info("the other KMS is back")
+                down = False
+            except QkddError as error:
+                if not down:
+                    _LOG.warning("chunks wait for the other KMS", **log.error_fields(error))
+                down = True
+            if down:
+                await self._clock.sleep(_SYNC_PERIOD)
+                continue
+            try:
+                async with self._clock.deadline(_SYNC_PERIOD):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _janitor(self) -> None:
+        while True:
+            await self._clock.sleep(_JANITOR_PERIOD)
+            try:
+                await self.clean()
+            except QkddError as error:
+                _LOG.warning("clean-up failed", **log.error_fields(error))
+
+    async def clean(self) -> None:
+        """Erase what was fetched and what has expired; remember the service time."""
+        now, limits = self._now(), self.config.limits
+
+        def work(connection: sa.Connection) -> tuple[int, int]:
+            statement = insert(META).values(name="service_seconds", value=now)
+            connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": now}))
+            return allocations.expire(connection, now, limits.key_lifetime, limits.redelivery_window)
+
+        _, expired = await self._database.run(work)
+        if expired:
+            self._meter.add("qkdd_kms_expired_total", expired)
+            self._audit.write("allocations expired", count=expired)
+        for name in self._peers:
+            for owner, amount in (await self.pool(name)).items():
+                self._meter.set("qkdd_kms_pool_bits", amount * 8, peer=name, owner=owner)
+
+    # keys out
+
+    def pair(self, master: str, slave: str) -> str:
+        """The KMS whose link pays for keys from `master` to `slave`. Raises NotEntitled when they are no pair."""
+        if (master, slave) not in self._pairs:
+            raise NotEntitled(f"{master} may not draw keys for {slave}")
+        return self._pairs[master, slave]
+
+    async def pool(self, peer: str) -> dict[str, int]:
+        """Owner → bytes that can still be drawn."""
+        return await self._database.run(lambda c: chunks.pool_bytes(c, peer))
+
+    async def stored_keys(self, peer: str) -> int:
+        """Keys of the default size that a master of this site gets now: what we own, having borrowed if that is nothing.
+
+        Zero while the other KMS does not answer. Raises PeerKmsDown when it goes in this moment.
+        """
+        if not self._peers[peer].up:
+            return 0
+        size = self.config.limits.key_size
+        amount = (await self.pool(peer)).get(self.own, 0)
+        if amount * 8 < size and await self._borrow(peer, self.config.limits.max_key_per_request * size // 8):
+            amount = (await self.pool(peer)).get(self.own, 0)
+        return min(amount * 8 // size, self.config.limits.max_key_count)
+
+    async def draw(self, master: str, slaves: tuple[str, ...], amount: int, key_bytes: int) -> list[Key]:
+        """`amount` new keys for `master`; each slave may fetch each of them once.
+
+        The other site has written them down before this returns. Raises NotEntitled, NotEnoughKey, PeerKmsDown.
+        """
+        paying = {self.pair(master, slave) for slave in slaves}
+        if len(paying) != 1:
+            raise NotEntitled("the slaves are served over different links")
+        peer = paying.pop()
+        expected = amount * sum(slave in self.config.saes for slave in slaves)
+        wanted = Allocation(secrets.token_bytes(12), master, slaves, key_bytes, amount, ())
+        for _ in range(_ATTEMPTS):
+            allocation = await self._run(allocations.reserve, self.own, peer, wanted, expected, self._now())
+            if allocation is None:
+                if await self._borrow(peer, key_bytes * amount):
+                    continue
+                raise NotEnoughKey("not enough key in the pool", bits=8 * key_bytes * amount)
+            conflict = await self._announce(peer, allocation)
+            if conflict is None:
+                keys = await self._run(allocations.deliver, self._sealer, allocation)
+                first = key_id(allocation.id, 0)
+                self._audit.write(
+                    "keys drawn", master=master, slave=slaves[0], count=amount, bits=8 * key_bytes, first=first
+                )
+                self._meter.add("qkdd_kms_keys_drawn_total", amount)
+                return [Key(key_id(allocation.id, n), key, slaves) for n, key in enumerate(keys)]
+            self._meter.add("qkdd_kms_conflicts_total")
+            _LOG.warning("the other KMS refuses a range", peer=peer, chunk=conflict.chunk_id, reason=conflict.reason)
+            await self._run(allocations.burn, self.own, peer, allocation, conflict)
+            wanted = Allocation(secrets.token_bytes(12), master, slaves, key_bytes, amount, ())
+        raise NotEnoughKey("not enough key in the pool that both sites agree on", bits=8 * key_bytes * amount)
+
+    async def _announce(self, peer: str, allocation: Allocation) -> Conflict | None:
+        message = Announce(
+            allocation.id.hex(),
+            allocation.master,
+            list(allocation.slaves),
+            allocation.key_bytes,
+            allocation.amount,
+            list(allocation.pieces),
+        )
+        try:
+            noted = await self._peers[peer].call("allocations", message, Noted)
+        except BaseException:  # also a cancelled request: what it reserved is free for the next one
+            await asyncio.shield(self._database.run(lambda c: allocations.unclaim(c, allocation.id)))
+            raise
+        return None if noted.recorded else Conflict(noted.chunk_id, noted.conflict, noted.cursor)
+
+    async def _borrow(self, peer: str, need: int) -> bool:
+        """Ask the other site for untouched chunks; one request at a time. False if it gave none."""
+        async with self._borrowing[peer]:
+            if (await self.pool(peer)).get(self.own, 0) >= need:
+                return True  # the request before ours brought enough
+            lent = await self._peers[peer].call("ownership", Borrow(max(need, 1)), Lent)
+            gained = await self._database.run(lambda c: chunks.take_over(c, self.own, peer, lent.chunks))
+            if gained:
+                self._audit.write("ownership received", peer=peer, bytes=gained)
+            return gained > 0
+
+    async def fetch(self, slave: str, master: str, ids: list[str]) -> list[Key]:
+        """The keys with these IDs, all or none. Raises NotEntitled, KeysNotFound."""
+        now, window = self._now(), self.config.limits.redelivery_window
+        result: list[Fetched] | FetchRefused = await self._database.run(
+            lambda c: allocations.fetch(c, self._sealer, master, slave, ids, now, window)
+        )
+        if isinstance(result, FetchRefused):
+            self._meter.add("qkdd_kms_refused_total", reason=result.reason)
+            if result.reason == "entitlement":
+                raise NotEntitled(f"{slave} is not named for keys of {master} that it asks for")
+            raise KeysNotFound("one or more keys specified are not found on KME")
+        again = sum(f.again for f in result)
+        self._audit.write("keys fetched", master=master, slave=slave, count=len(result), again=again, first=ids[0])
+        self._meter.add("qkdd_kms_keys_fetched_total", len(result))
+        return [Key(f.key_id, f.key, f.slaves) for f in result]
+
+    # what the other KMS asks of us
+
+    async def on_holds(self, peer: str, message: Holds) -> Held:
+        return Held(await self._database.run(lambda c: chunks.confirm(c, peer, message.chunks)))
+
+    async def on_announce(self, peer: str, message: Announce) -> Noted:
+        slaves = tuple(message.slaves)
+        if len({chunk_id for chunk_id, _, _ in message.pieces}) != len(message.pieces):
+            return Noted(False, "a chunk is named twice")
+        if sum(stop - start for _, start, stop in message.pieces) != message.key_bytes * message.amount:
+            return Noted(False, "the pieces do not add up")
+        if any(slave in self.config.saes and self._pairs.get((message.master, slave)) != peer for slave in slaves):
+            return Noted(False, "no such pair in this KMS's configuration")
+        if message.master in self.config.saes:
+            return Noted(False, "the master is an application of this site")
+        allocation = Allocation(
+            bytes.fromhex(message.id), message.master, slaves, message.key_bytes, message.amount, tuple(message.pieces)
+        )
+        expected = message.amount * sum(slave in self.config.saes for slave in slaves)
+        now = self._now()
+        conflict = await self._database.run(lambda c: allocations.record(c, peer, allocation, expected, now))
+        if conflict is None:
+            return Noted(True)
+        self._meter.add("qkdd_kms_conflicts_total")
+        return Noted(False, conflict.reason, conflict.chunk_id, conflict.cursor)
+
+    async def on_borrow(self, peer: str, message: Borrow) -> Lent:
+        lent = await self._database.run(lambda c: chunks.grant(c, self.own, peer, message.bytes))
+        if lent:
+            self._audit.write("ownership granted", peer=peer, chunks=len(lent))
+        return Lent(lent)

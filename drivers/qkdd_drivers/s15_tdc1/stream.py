@@ -1,0 +1,323 @@
+"""From bytes of a TDC1 to tag blocks: keeps records aligned and says what was lost. No I/O.
+
+What healthy records promise: a step between neighbours is short (a dummy comes about every 134 ms when nothing clicks). So
+a longer step means lost records, and steps that jump about mean that the bytes have slipped; then the place is searched
+from which records make sense again, and the doubtful ones are dropped. The vendor's library re-aligns by the same sign
+(a step beyond 2^25 units), fact sheet section 2.
+
+Loss without a long step shows as a gap that a steady rate makes impossible (40 mean intervals, once in 10^17 clicks), and
+as tag time that stays behind the host's clock. What cannot be seen here alone: a missed wrap (268 ms) is only repaired to
+the accuracy of the host's clock, so after the fault QKD-DEV-TAGS-LOST the link must align again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qkdd import kernels
+from qkdd.device.errors import TagsLost, TagsSlipped
+from qkdd.device.tags import TagBlock
+from qkdd_drivers.s15_tdc1.protocol import DUMMY, DUMMY_UNITS, PATTERN, UNIT_PS, WRAP_UNITS
+
+Words = NDArray[np.uint32]
+
+_SHORT = 1 << 25  # units; at a click rate above 1 kHz no healthy step comes near
+_LONG = DUMMY_UNITS * 12 // 10  # units; the longest healthy step, 161 ms
+_BUSY = 1 << 19  # mean step in units (1 ms) below which a stream counts as busy
+_DOUBT = 6  # records before the first impossible step that may already be wrong
+_RUN, _RUN_LONG = 16, 32  # records in a row that must make sense before bytes count as aligned
+_DISORDER = 1 << 16  # units by which inputs may be out of order, as the kernel has it
+_TAIL = 8  # records of the last call that are looked at again
+_GAP = 40.0  # mean intervals that no healthy gap exceeds
+_MEMORY = 256  # records over which the mean step is taken
+_WITNESS = 64  # records on either side from which the rate at a gap is taken
+_HUNT_BYTES = 1 << 18  # while searching, older bytes than this are given up
+_WRAP_S = WRAP_UNITS * UNIT_PS * 1e-12
+_BEHIND = 0.75 * _WRAP_S  # seconds behind the host's clock that only a missed wrap explains
+_CONFIRM = 1.0  # seconds for which that must last
+
+
+class TagStream:
+    """Decoder of one stream; feed it what came and it gives the block up to the last record."""
+
+    def __init__(self) -> None:
+        self._state = kernels.Tdc1State()  # before the tail
+        self._tail = b""  # last records, already given out, and the bytes of an unfinished one
+        self._given = 0  # bytes of the tail that were given out
+        self._hunting = False
+        self._origin: int | None = None  # ps of the first record
+        self._until = 0
+        self._mean = 0.0  # mean step in units, recent
+        self._clock: tuple[float, int] | None = None  # (host seconds, until) that belong together
+        self._behind: list[float] = []
+        self._behind_since = 0.0
+
+    @property
+    def aligned(self) -> bool:
+        """False while the place where records begin is being searched."""
+        return not self._hunting
+
+    def feed(self, data: bytes, now: float) -> TagBlock:
+        """Decode what came. now: seconds of the host's monotonic clock when it came."""
+        if not data:
+            return self._block([], [], 0, set())
+        raw = self._tail + data
+        words = np.frombuffer(raw, "<u4", len(raw) // 4)
+        given = self._given // 4
+        trial = replace(self._state)
+        kernels.decode_tdc1(words[:given], trial)
+        voids = trial.voids
+        times, patterns, _ = kernels.decode_tdc1(words[given:], trial)
+        longest = trial.largest_step_ps // UNIT_PS
+        if self._hunting or trial.voids > voids or longest > _SHORT:
+            return self._careful(raw, now)
+        if self._origin is None and len(words):
+            self._origin = int(words[0] >> np.uint32(5)) * UNIT_PS
+        lost = self._gaps(words, max(given - 1, 0), longest)
+        tail = min(_TAIL, len(words))
+        kernels.decode_tdc1(words[: len(words) - tail], self._state)
+        self._tail, self._given = raw[4 * (len(words) - tail) :], 4 * tail
+        return self._finish([times], [patterns], trial, words, lost, {TagsLost.code} if lost else set(), now)
+
+    # The usual way
+
+    def _finish(
+        self,
+        times: list[NDArray[np.int64]],
+        patterns: list[NDArray[np.uint8]],
+        end: kernels.Tdc1State,
+        words: Words,
+        lost: int,
+        faults: set[str],
+        now: float,
+    ) -> TagBlock:
+        if len(words) > 1:
+            mean = float(np.mean(_steps(words)))
+            self._mean += (mean - self._mean) * (min(1.0, len(words) / _MEMORY) if self._mean else 1.0)
+        if end.last is not None and self._origin is not None:
+            reached = (end.wraps * WRAP_UNITS + end.last) * UNIT_PS
+            self._until = max(self._until, reached - self._origin)
+            if self._missed_wraps(now):
+                faults.add(TagsLost.code)
+                lost += 1
+        return self._block(times, patterns, lost, faults)
+
+    def _block(
+        self,
+        times: list[NDArray[np.int64]],
+        patterns: list[NDArray[np.uint8]],
+        lost: int,
+        faults: set[str],
+    ) -> TagBlock:
+        stamps, channels = np.empty(0, np.int64), np.empty(0, np.uint8)
+        if times:
+            stamps, channels = kernels.expand_patterns(np.concatenate(times), np.concatenate(patterns))
+            stamps = stamps - (self._origin or 0)
+            if len(stamps) > 1 and bool(np.any(stamps[1:] < stamps[:-1])):  # disorder between inputs
+                order = np.argsort(stamps, kind="stable")
+                stamps, channels = stamps[order], channels[order]
+        return TagBlock(stamps, channels, self._until, lost, tuple(sorted(faults)))
+
+    # Loss that leaves no impossible step
+
+    def _gaps(self, words: Words, start: int, longest: int) -> int:
+        """Lower bound of clicks lost in gaps that a steady rate makes impossible; 0 when there are none.
+
+        start: first step that was not looked at before.
+        """
+        steps = _steps(words)
+        mean = float(np.mean(steps)) if len(steps) >= _MEMORY else self._mean
+        if not mean or longest <= _GAP * mean:
+            return 0
+        lost = 0
+        for at in start + np.flatnonzero(steps[start:] > _GAP * mean):
+            before, after = steps[max(0, at - _WITNESS) : at], steps[at + 1 : at + 1 + _WITNESS]
+            sides = [float(np.mean(s)) if len(s) >= _WITNESS // 2 else self._mean for s in (before, after)]
+            # a shutter that closes makes a gap too, but then the rate differs on its two sides
+            if 0 < max(sides) < 3 * min(sides) and steps[at] > _GAP * max(sides):
+                expected = float(steps[at]) / max(sides)
+                lost += max(1, int(expected - 6 * expected**0.5))
+        return lost
+
+    def _missed_wraps(self, now: float) -> bool:
+        """Compare with the host's clock; add the wraps that were missed, if any."""
+        if self._clock is None or self._mean > 5 * _BUSY:  # too few clicks to tell late ones from missed wraps
+            self._clock = (now, self._until)
+            return False
+        behind = (now - self._clock[0]) - (self._until - self._clock[1]) * 1e-12
+        if behind < _BEHIND:
+            self._behind.clear()
+            self._clock = (now, self._until)
+            return False
+        if not self._behind:
+            self._behind_since = now
+        self._behind.append(behind)
+        if now - self._behind_since < _CONFIRM:
+            return False
+        wraps = round(min(self._behind) / _WRAP_S)
+        self._behind.clear()
+        self._state.wraps += wraps
+        self._until += wraps * WRAP_UNITS * UNIT_PS
+        self._clock = (now, self._until)
+        return True
+
+    # When something is wrong
+
+    def _careful(self, raw: bytes, now: float) -> TagBlock:
+        """Go through `raw` from one impossible step to the next, finding the alignment again after each."""
+        if not self._hunting:  # void words, which the fact sheet says may appear, are no fault
+            words = np.frombuffer(raw, "<u4", len(raw) // 4)
+            raw = words[words != 0].tobytes() + raw[4 * len(words) :]
+        faults: set[str] = set()
+        times: list[NDArray[np.int64]] = []
+        patterns: list[NDArray[np.uint8]] = []
+        lost = 0
+        state = replace(self._state)
+        position = 0  # first byte not yet judged
+        good = np.empty(0, np.uint32)
+        while True:
+            words = np.frombuffer(raw, "<u4", (len(raw) - position) // 4, position)
+            bad = self._first_bad(words, state)
+            if not self._hunting and bad == len(words):
+                self._accept(words, state, times, patterns)
+                good = words if len(words) > 1 else good
+                break
+            if not self._hunting:
+                start = max(0, bad - _DOUBT)
+                self._accept(words[:start], state, times, patterns)
+                good = words[:start] if start > 1 else good
+                position += 4 * start
+                self._hunting = True
+            found = self._search(raw, position)
+            if found is None:
+                if len(raw) - position > _HUNT_BYTES:
+                    lost += (len(raw) - position - _HUNT_BYTES // 2) // 4
+                    position = len(raw) - _HUNT_BYTES // 2
+                    faults.add(TagsSlipped.code)
+                break
+            self._hunting = False
+            skipped = found - position
+            first = int(np.frombuffer(raw, "<u4", 1, found)[0]) >> 5
+            if skipped % 4 == 0 and self._only_gap(raw, position, found):
+                # nothing is wrong with the bytes: records are missing, or the rate has dropped
+                between = np.frombuffer(raw, "<u4", skipped // 4, position)
+                self._accept(between, state, times, patterns)
+                step = (first - state.last) % WRAP_UNITS if state.last is not None else 0
+                if step > _LONG:
+                    faults.add(TagsLost.code)
+                    lost += 1
+            else:
+                faults.add(TagsSlipped.code)
+                lost += max(1, skipped // 4)
+            # the first record after the gap is good by itself
+            one = np.frombuffer(raw, "<u4", 1, found)
+            self._accept(one, state, times, patterns)
+            position = found + 4
+        given = self._given
+        self._state, self._tail, self._given = state, raw[position:], 0
+        if not self._hunting:
+            rest = len(raw) - position
+            self._tail = raw[position + rest // 4 * 4 :]
+        return self._finish_careful(times, patterns, good, lost, faults, now, given)
+
+    def _finish_careful(
+        self,
+        times: list[NDArray[np.int64]],
+        patterns: list[NDArray[np.uint8]],
+        good: Words,
+        lost: int,
+        faults: set[str],
+        now: float,
+        given: int,
+    ) -> TagBlock:
+        if given and times and self._origin is not None:  # the tail was given out before
+            stamps, found = np.concatenate(times), np.concatenate(patterns)
+            fresh = stamps - self._origin > self._until
+            times, patterns = [stamps[fresh]], [found[fresh]]
+        return self._finish(times, patterns, self._state, good, lost, faults, now)
+
+    def _accept(
+        self,
+        words: Words,
+        state: kernels.Tdc1State,
+        times: list[NDArray[np.int64]],
+        patterns: list[NDArray[np.uint8]],
+    ) -> None:
+        if not len(words):
+            return
+        if self._origin is None:
+            self._origin = int(words[0] >> np.uint32(5)) * UNIT_PS
+        stamps, found, _ = kernels.decode_tdc1(words, state)
+        times.append(stamps)
+        patterns.append(found)
+
+    def _first_bad(self, words: Words, state: kernels.Tdc1State) -> int:
+        """Index of the first record that cannot follow its predecessor; len(words) when there is none."""
+        if not len(words):
+            return 0
+        ticks = (words >> np.uint32(5)).astype(np.int64)
+        previous = np.concatenate(([state.last if state.last is not None else ticks[0]], ticks[:-1]))
+        bad = np.flatnonzero(~_plausible((ticks - previous) % WRAP_UNITS, words, self._limit))
+        return int(bad[0]) if len(bad) else len(words)
+
+    @property
+    def _limit(self) -> int:
+        return _SHORT if 0 < self._mean < _BUSY else _LONG
+
+    def _search(self, raw: bytes, position: int) -> int | None:
+        """First byte at or after `position` from which records make sense; None when more bytes are needed."""
+        count = len(raw) - position - 3
+        if count <= 4 * _RUN:
+            return None
+        octets = np.frombuffer(raw, np.uint8, offset=position).astype(np.uint32)
+        words = octets[:count] | octets[1 : count + 1] << 8 | octets[2 : count + 2] << 16 | octets[3 : count + 3] << 24
+        ticks = (words >> np.uint32(5)).astype(np.int64)
+        steps = (ticks[4:] - ticks[:-4]) % WRAP_UNITS
+        best: int | None = None
+        for limit, run in ((_SHORT, _RUN), (_LONG, _RUN_LONG)):
+            fits = _plausible(steps, words[4:], limit) & (words[:-4] & (PATTERN | DUMMY) != 0)
+            found = _first_run(fits, run - 1)
+            if found is not None and self._likely(steps, found, run) and (best is None or found < best):
+                best = found
+        return None if best is None else position + best
+
+    def _likely(self, steps: NDArray[np.int64], at: int, run: int) -> bool:
+        """Whether the click rate of a run fits the one before; a shifted periodic signal seems far faster."""
+        mean = float(np.mean(steps[at : at + 4 * (run - 1) : 4]))
+        return not 0 < self._mean < _BUSY or mean > self._mean / 64
+
+    def _only_gap(self, raw: bytes, position: int, found: int) -> bool:
+        """Whether the bytes from `position` to `found` are sound records with at most one long step at their end."""
+        words = np.frombuffer(raw, "<u4", (found - position) // 4, position)
+        if len(words) > _DOUBT:
+            return False
+        return bool(np.all(_steps(words) <= _SHORT)) and bool(np.all(words & (PATTERN | DUMMY) != 0))
+
+
+def _steps(words: Words) -> NDArray[np.int64]:
+    """Steps forward between neighbouring records, in units, int64[n-1]; 0 for disorder between inputs."""
+    ticks = (words >> np.uint32(5)).astype(np.int64)
+    steps = (ticks[1:] - ticks[:-1]) % WRAP_UNITS
+    steps[steps >= WRAP_UNITS - _DISORDER] = 0
+    return steps
+
+
+def _plausible(steps: NDArray[np.int64], words: Words, limit: int) -> NDArray[np.bool_]:
+    """Which records may follow their predecessors after `steps` units."""
+    marks = words & np.uint32(PATTERN | DUMMY)
+    tolerated = (steps <= limit) | ((marks == DUMMY) & (steps <= _LONG)) | (steps >= WRAP_UNITS - _DISORDER)
+    return tolerated & (marks != 0)
+
+
+def _first_run(fits: NDArray[np.bool_], run: int) -> int | None:
+    """First byte offset from which `run` entries at distance 4 are all true."""
+    if len(fits) < 4 * (run - 1) + 1:
+        return None
+    good = fits[: len(fits) - 4 * (run - 1)].copy()
+    for k in range(1, run):
+        good &= fits[4 * k : 4 * k + len(good)]
+    found = np.flatnonzero(good)
+    return int(found[0]) if len(found) else None

@@ -1,0 +1,125 @@
+"""`qkdd-sim MODEL`: one simulated instrument in a process of its own, for any program that speaks its protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+from typing import Annotated
+
+import typer
+
+from qkdd_drivers.s15_tdc1.sim import PoissonClicks, Tdc1Sim
+from qkdd_drivers.simkit import Simulator
+from qkdd_drivers.single_quantum_websq import protocol as websq
+from qkdd_drivers.single_quantum_websq.sim import SteadyBench, WebSqSim
+from qkdd_drivers.thorlabs_mpc320.sim import Mpc320Sim
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Simulated instruments. Each prints one line of JSON that says where it listens, and runs until it is stopped.",
+)
+
+Pty = Annotated[str | None, typer.Option("--pty", help="Make this symbolic link to a new pseudo terminal.")]
+Listen = Annotated[str | None, typer.Option("--listen", help="HOST:PORT to serve by TCP; port 0 chooses a free one.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Rate = Annotated[float, typer.Option(min=0.0, help="Clicks or counts a second, all inputs together.")]
+Fault = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault", help="NAME[:ARGUMENT=NUMBER]@SECONDS after the start, for example slip:bytes=2@10; repeatable."
+    ),
+]
+
+
+def _place(listen: str | None) -> tuple[str, int] | None:
+    if listen is None:
+        return None
+    host, separator, port = listen.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise typer.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def parse_fault(text: str) -> tuple[float, str, dict[str, float]]:
+    """`NAME[:ARGUMENT=NUMBER,…]@SECONDS` → (seconds, name, arguments). Raises ValueError."""
+    what, at, when = text.rpartition("@")
+    name, _, arguments = what.partition(":")
+    pairs = [pair.partition("=") for pair in arguments.split(",") if pair]
+    if not at or not name or any(not sign for _, sign, _ in pairs):
+        raise ValueError(f"{text!r} is not NAME[:ARGUMENT=NUMBER]@SECONDS")
+    seconds = float(when)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"{when!r} is no time after the start")
+    return seconds, name, {key: float(value) for key, _, value in pairs}
+
+
+def _run(simulator: Simulator, faults: list[str] | None) -> None:
+    try:
+        plan = sorted((parse_fault(text) for text in faults or []), key=lambda entry: entry[0])
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--fault") from None
+    for _, name, _ in plan:
+        if name not in simulator.faults:
+            raise typer.BadParameter(
+                f"{simulator.model} knows {', '.join(sorted(simulator.faults))}", param_hint=f"--fault {name}"
+            )
+    try:
+        asyncio.run(_serve(simulator, plan))
+    except OSError as error:
+        typer.echo(f"qkdd-sim: cannot listen: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+async def _serve(simulator: Simulator, plan: list[tuple[float, str, dict[str, float]]]) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        address = await simulator.start()
+        print(address.to_json(), flush=True)
+        for seconds, name, arguments in plan:
+            loop.call_later(seconds, lambda n=name, a=arguments: simulator.inject(n, **a))
+        await stopped.wait()
+    finally:
+        await simulator.stop()
+
+
+@app.command()
+def tdc1(pty: Pty = None, listen: Listen = None, seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
+    """S-Fifteen TDC1 time tagger (serial)."""
+    _one_place(pty, listen)
+    _run(Tdc1Sim(PoissonClicks(rate, seed), pty=pty, listen=_place(listen), seed=seed), fault)
+
+
+@app.command("websq")
+def websq_command(
+    listen: Listen = None,
+    counts_port: Annotated[int, typer.Option(help="TCP port of the counts; 0 chooses a free one.")] = websq.COUNTS_PORT,
+    detectors: Annotated[int, typer.Option(min=1, max=64, help="How many detectors.")] = 4,
+    seed: Seed = 1,
+    rate: Rate = 10_000.0,
+    fault: Fault = None,
+) -> None:
+    """Single Quantum WebSQ detector control (two TCP ports)."""
+    host, port = _place(listen) or ("127.0.0.1", websq.CONTROL_PORT)
+    bench = SteadyBench(rate, seed, detectors)
+    _run(WebSqSim(bench, host=host, port=port, counts_port=counts_port, seed=seed), fault)
+
+
+@app.command()
+def mpc320(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
+    """Thorlabs MPC320 polarization controller (serial)."""
+    _one_place(pty, listen)
+    _run(Mpc320Sim(lambda _: None, pty=pty, listen=_place(listen), seed=seed), fault)
+
+
+def _one_place(pty: str | None, listen: str | None) -> None:
+    if pty is not None and listen is not None:
+        raise typer.BadParameter("either --pty or --listen", param_hint="--listen")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

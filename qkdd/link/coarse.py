@@ -87,8 +87,8 @@ def coarse_search(
         np.multiply(a_spectrum, np.conj(spectrum), out=spectrum)
         correlation = fft.irfft(spectrum, size)[:lags]
         for lag, score in _peaks(correlation, expected):
-            # elapsed starts span/2·clock_error late: the offset at the middle is the lag less that
-            offset = centre_ps - range_ps + (lag + 1) * bin_ps - span_ps / 2 * clock_error
+            # bob's middle stands at span/2·(1 + clock_error) of his count, alice's at span/2 of hers without range
+            offset = centre_ps - range_ps + (lag + 0.5) * bin_ps + span_ps / 2 * clock_error
             best.append(
                 Candidate(
                     middle,
@@ -104,7 +104,7 @@ def coarse_search(
 
 
 def _counts(elapsed: NDArray[np.float64], bin_ps: float, size: int) -> NDArray[np.float32]:
-    cells = (elapsed / bin_ps).astype(np.int64)
+    cells = np.floor(elapsed / bin_ps).astype(np.int64)
     cells = cells[(cells >= 0) & (cells < size)]
     return np.bincount(cells, minlength=size).astype(np.float32)
 

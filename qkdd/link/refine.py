@@ -116,6 +116,8 @@ def refine(alice: OpenClicks, bob: OpenClicks, candidate: Candidate, bin_ps: int
     else:
         return None
     pairs = _list_pairs(alice, bob, candidate, offset, drift, width + 2.0 * _DELAY_RANGE_PS, duration)
+    sharp = 4.0 * bin_ps  # the strongest detector pair alone sharpens the frequency before the delays are known
+    offset, drift, _ = _best_cell(pairs, offset, drift, width, drift_error, sharp, sharp / duration)
     return _finish(pairs, candidate, offset, drift, bin_ps, surprise)
 
 
@@ -156,7 +158,7 @@ def _best_cell(
     total = 0.0
     for index in range(-tries, tries + 1):
         trial = drift + index * step
-        cell = ((base - trial * pairs.elapsed) / bin_width).astype(np.int64)
+        cell = np.floor((base - trial * pairs.elapsed) / bin_width).astype(np.int64)
         counts = np.bincount(cell[(cell >= 0) & (cell < cells)], minlength=cells)
         total = max(total, float(np.median(counts)))
         twin = counts[:-1] + counts[1:]

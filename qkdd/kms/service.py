@@ -22,7 +22,7 @@ from qkdd.core.secret import Secret
 from qkdd.kms import allocations, chunks
 from qkdd.kms.allocations import Allocation, Conflict, Fetched, FetchRefused
 from qkdd.kms.config import KmsConfig
-from qkdd.kms.errors import KeysNotFound, NotEnoughKey, NotEntitled, PeerKmsDown
+from qkdd.kms.errors import KeysNotFound, NotEnoughKey, NotEntitled
 from qkdd.kms.key_ids import key_id
 from qkdd.kms.plane import Announce, Borrow, Held, Holds, Lent, Noted, PeerKms
 from qkdd.kms.schema import META

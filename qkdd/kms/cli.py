@@ -1,0 +1,115 @@
+"""`qkdd-kms run FILE | check-config FILE | status FILE`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qkdd.core import config as config_files
+from qkdd.core import log
+from qkdd.core.errors import InternalError, QkddError
+from qkdd.core.notify import sd_notify, watchdog_interval
+from qkdd.core.sealing import load_master_key
+from qkdd.kms.config import KmsConfig
+from qkdd.kms.server import KmsServer
+from qkdd.peer.tls import self_test
+
+app = typer.Typer(
+    help="Key management service: keys of quantum links to applications (ETSI GS QKD 014).", no_args_is_help=True
+)
+File = Annotated[Path, typer.Argument(help="Configuration (TOML).", show_default=False)]
+
+
+def _fail(error: QkddError) -> typer.Exit:
+    typer.echo(str(error), err=True)
+    if error.remedy:
+        typer.echo(f"  remedy: {error.remedy}", err=True)
+    return typer.Exit(2)
+
+
+@app.command()
+def run(file: File, level: str = "info") -> None:
+    """Run until SIGTERM or SIGINT; SIGHUP reads the certificates again."""
+    log.configure(level, human=sys.stderr.isatty())
+    try:
+        config = config_files.load(file, KmsConfig)
+        asyncio.run(_run(config))
+    except QkddError as error:
+        raise _fail(error) from None
+
+
+async def _run(config: KmsConfig) -> None:
+    server = KmsServer(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    await server.start()
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, server.reload)
+        listening = {name: f"{host}:{port}" for name, (host, port) in server.addresses.items()}
+        log.get("kms").info("ready", kms=config.kms.id, **{k.replace(".", "_"): v for k, v in listening.items()})
+        sd_notify("READY=1", f"STATUS={config.kms.id} serves keys")
+        interval = watchdog_interval()
+        while not stop.is_set():
+            if server.failed.is_set():
+                raise InternalError("the KMS's background work ended")
+            try:
+                await asyncio.wait_for(stop.wait(), interval or 5.0)
+            except TimeoutError:
+                sd_notify("WATCHDOG=1")
+    finally:
+        sd_notify("STOPPING=1")
+        await server.stop()
+
+
+@app.command("check-config")
+def check_config(file: File) -> None:
+    """Check the file and every credential that it names; starts nothing."""
+    try:
+        config = config_files.load(file, KmsConfig)
+        load_master_key(Path(config.kms.master_key))
+        self_test(config.kms_plane.profile("kms_plane", "post-quantum"))
+        self_test(config.node_plane.profile("node_plane", "post-quantum"))
+        for name, listener in config.sae.items():
+            self_test(listener.profile(f"sae.{name}", "classical" if name == "classical" else "post-quantum"))
+    except QkddError as error:
+        raise _fail(error) from None
+    typer.echo(f"{file}: good")
+
+
+@app.command()
+def status(file: File) -> None:
+    """Chunks and pools of the store as JSON, read from its file; the service may run or not."""
+    try:
+        config = config_files.load(file, KmsConfig)
+    except QkddError as error:
+        raise _fail(error) from None
+    path = Path(config.kms.state_directory) / "kms.db"
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            chunks = dict(connection.execute("SELECT state, count(*) FROM chunks GROUP BY state"))
+            pools = [
+                {"peer": peer, "owner": owner, "bits": 8 * size}
+                for peer, owner, size in connection.execute("SELECT peer, owner, bytes FROM pools ORDER BY peer, owner")
+            ]
+            pending = connection.execute("SELECT count(*) FROM allocations").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        typer.echo(f"{path}: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(json.dumps({"kms": config.kms.id, "chunks": chunks, "pools": pools, "draws_open": pending}, indent=2))
+
+
+def main() -> None:
+    """Entry point of `qkdd-kms`."""
+    app()

@@ -1,0 +1,49 @@
+"""The KMS's own metrics: a Meter over a Prometheus registry, with names, labels and help in one table."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+# name: (labels, help); counters end in _total
+TABLE: dict[str, tuple[tuple[str, ...], str]] = {
+    "qkdd_kms_chunks_total": (("link",), "Chunks that nodes handed over."),
+    "qkdd_kms_keys_drawn_total": ((), "Keys given to masters."),
+    "qkdd_kms_keys_fetched_total": ((), "Keys given to slaves."),
+    "qkdd_kms_refused_total": (("reason",), "Requests refused for identity, entitlement or missing keys."),
+    "qkdd_kms_expired_total": ((), "Draws whose keys were never fetched completely in their lifetime."),
+    "qkdd_kms_conflicts_total": ((), "Ranges on which the two sites did not agree; none was given out twice."),
+    "qkdd_kms_requests_total": (("plane", "status"), "HTTP answers."),
+    "qkdd_kms_pool_bits": (("peer", "owner"), "Key that can still be drawn."),
+}
+
+
+class KmsMeter:
+    """Implements `qkdd.core.counters.Meter`; a name that is not in the table is a KeyError."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._counters = {
+            name: Counter(name, help_text, labels, registry=self.registry)
+            for name, (labels, help_text) in TABLE.items()
+            if name.endswith("_total")
+        }
+        self._gauges = {
+            name: Gauge(name, help_text, labels, registry=self.registry)
+            for name, (labels, help_text) in TABLE.items()
+            if not name.endswith("_total")
+        }
+
+    def add(self, name: str, value: float = 1.0, **labels: str) -> None:
+        counter = self._counters[name]
+        (counter.labels(**labels) if labels else counter).inc(value)
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        gauge = self._gauges[name]
+        (gauge.labels(**labels) if labels else gauge).set(value)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        raise KeyError(f"{name}: the KMS has no histograms")
+
+    def text(self) -> bytes:
+        """Prometheus text format."""
+        return generate_latest(self.registry)

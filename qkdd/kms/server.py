@@ -1,0 +1,139 @@
+"""One running KMS: listeners, service, background work; started and stopped as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+from aiohttp import web
+from msgspec.structs import replace
+
+from qkdd.core import log
+from qkdd.core.audit import AuditLog
+from qkdd.core.clock import Clock, SystemClock
+from qkdd.core.errors import ConfigError, QkddError
+from qkdd.core.sealing import load_master_key
+from qkdd.kms.config import KmsConfig, address
+from qkdd.kms.etsi014 import Etsi014
+from qkdd.kms.metrics import KmsMeter
+from qkdd.kms.plane import PeerKms
+from qkdd.kms.planes import KmsPlane, NodePlane
+from qkdd.kms.schema import kms_store
+from qkdd.kms.service import KeyService
+from qkdd.peer.tls import Suite, TlsContext, client_context, self_test, server_context
+
+_LOG = log.get("kms")
+_STOP_SECONDS = 5.0
+
+
+class KmsServer:
+    """`await start()`, `await stop()`; `addresses` has where it really listens, by listener name."""
+
+    def __init__(self, config: KmsConfig, clock: Clock | None = None) -> None:
+        self.config = config
+        self.addresses: dict[str, tuple[str, int]] = {}
+        self.meter = KmsMeter()
+        self._clock: Clock = clock or SystemClock()
+        self._contexts: list[TlsContext] = []
+        self._runners: list[web.AppRunner] = []
+        self._audit: AuditLog | None = None
+        self._background: asyncio.Task[None] | None = None
+        self.service: KeyService | None = None
+        self.failed = asyncio.Event()  # a defect ended the background work: the process must be started again
+
+    async def start(self) -> None:
+        """Check every credential, open the store, listen. A failed start leaves nothing behind."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        config, clock = self.config, self._clock
+        state = Path(config.kms.state_directory)
+        master = load_master_key(Path(config.kms.master_key))
+        plane = config.kms_plane
+        found = self_test(plane.profile("kms_plane", "post-quantum"), clock)
+        _LOG.info("TLS self-test", group=found.group, signature=found.signature, cipher=found.cipher)
+        self._audit = AuditLog(state / "audit.log", clock)
+        peers = {}
+        for name, peer in config.peers.items():
+            profile = replace(plane.profile(f"peer {name}", "post-quantum", identity=name), roles=("kms",))
+            context = client_context(profile, clock)
+            self._contexts.append(context)
+            peers[name] = PeerKms(name, peer.url, context, clock, config.limits.peer_deadline)
+        service = KeyService(
+            config, kms_store(state / "kms.db"), master, peers, clock=clock, meter=self.meter, audit=self._audit
+        )
+        self.service = service
+        await service.open()
+        in_flight: Counter[str] = Counter()
+        for name, listener in config.sae.items():
+            suite: Suite = "classical" if name == "classical" else "post-quantum"
+            app = Etsi014(service, name, in_flight, clock, self.meter).application()
+            await self._listen(
+                f"sae.{name}", app, listener.listen, server_context(listener.profile(f"sae.{name}", suite), clock)
+            )
+        kms_profile = replace(plane.profile("kms_plane", "post-quantum"), roles=("kms",))
+        node_profile = replace(config.node_plane.profile("node_plane", "post-quantum"), roles=("node",))
+        kms_app = KmsPlane(service, clock, self.meter).application()
+        node_app = NodePlane(service, clock, self.meter).application()
+        await self._listen("kms_plane", kms_app, plane.listen, server_context(kms_profile, clock))
+        await self._listen("node_plane", node_app, config.node_plane.listen, server_context(node_profile, clock))
+        if config.kms.metrics is not None:
+            metrics = web.Application()
+            metrics.router.add_get("/metrics", self._metrics)
+            await self._listen("metrics", metrics, config.kms.metrics, None)
+        self._background = asyncio.create_task(service.run_background())
+        self._background.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            _LOG.error("background work ended", exc_info=task.exception())
+            self.failed.set()
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self.meter.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def _listen(self, name: str, app: web.Application, listen: str, context: TlsContext | None) -> None:
+        idle = self.config.limits.idle_timeout
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=idle, shutdown_timeout=_STOP_SECONDS)
+        await runner.setup()
+        self._runners.append(runner)
+        if context is not None:
+            self._contexts.append(context)
+        host, port = address(listen)
+        site = web.TCPSite(runner, host, port, ssl_context=context, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigError(f"{name}: cannot listen on {listen}: {error.strerror}") from None
+        bound = runner.addresses[0]
+        self.addresses[name] = (bound[0], bound[1])
+
+    def reload(self) -> None:
+        """Read every certificate, trust file and revocation list again; what cannot be read keeps its old one."""
+        for context in self._contexts:
+            try:
+                context.reload()
+            except QkddError as error:
+                _LOG.error("certificate not reloaded", listener=context.profile.name, **log.error_fields(error))
+            else:
+                _LOG.info("certificate reloaded", listener=context.profile.name)
+
+    async def stop(self) -> None:
+        """No new connections, requests under way are answered, the store is closed. Idempotent."""
+        runners, self._runners = self._runners, []
+        await asyncio.gather(*(runner.cleanup() for runner in runners))
+        task, self._background = self._background, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        service, self.service = self.service, None
+        if service is not None:
+            await service.close()
+        audit, self._audit = self._audit, None
+        if audit is not None:
+            audit.close()

@@ -168,12 +168,17 @@ class Connection:
 
     async def next(self) -> Frame:
         """The next frame, while nobody has taken the connection over. Raises why the connection was lost."""
+        await self.peek()
+        return self._kept.popleft()
+
+    async def peek(self) -> Frame:
+        """As `next`, and the frame stays where it is."""
         while not self._kept:
             if self.lost is not None:
                 raise self.lost
             self._arrived.clear()
             await self._arrived.wait()
-        return self._kept.popleft()
+        return self._kept[0]
 
     def take_over(self, on_frame: Callable[[Frame], None], on_lost: OnLost) -> None:
         """From now on frames go to `on_frame`, beginning with those that were kept."""

@@ -143,6 +143,7 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         _counter("qkdd_peer_sent_bytes_total", "bytes", "Bytes sent on the classical channel.", "peer"),
         _counter("qkdd_peer_received_bytes_total", "bytes", "Bytes received on the classical channel.", "peer"),
         _counter("qkdd_peer_handshakes_total", "1", "TLS handshakes by result.", "peer", "result"),
+        _counter("qkdd_peer_seals_total", "1", "Seals exchanged with the peer.", "peer", "mode", "result"),
         _gauge("qkdd_peer_certificate_expiry_seconds", "seconds", "Time left until our own certificate expires."),
         _gauge("qkdd_masks_left", "1", "One-time masks left for authentication tags.", "direction"),
     ),

@@ -2,6 +2,7 @@
  * The one global of the kernels: the table in use. */
 #include "internal.h"
 
+static qkdd_kernel_table chosen;
 static const qkdd_kernel_table *table = &qkdd_portable_table;
 static qkdd_variant current = QKDD_PORTABLE;
 
@@ -9,11 +10,52 @@ const qkdd_kernel_table *qkdd_kernels(void) { return table; }
 
 qkdd_variant qkdd_variant_current(void) { return current; }
 
-qkdd_variant qkdd_variant_best(void) { return QKDD_PORTABLE; }
+#if defined(__x86_64__)
+static int has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") &&
+           __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
+}
+
+static int has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+}
+
+static void choose(qkdd_variant variant) {
+    if (variant >= QKDD_AVX2) {
+        chosen.crc32c = qkdd_avx2_crc32c;
+        chosen.ghash_blocks = qkdd_avx2_ghash_blocks;
+        chosen.polyval_multiply = qkdd_avx2_polyval_multiply;
+        chosen.toeplitz_square = qkdd_avx2_square;
+    }
+    /* the first processors with AVX-512 multiply 128 bits at a time only */
+    if (variant >= QKDD_AVX512 && __builtin_cpu_supports("vpclmulqdq")) {
+        chosen.ghash_blocks = qkdd_avx512_ghash_blocks;
+        chosen.toeplitz_square = qkdd_avx512_square;
+        chosen.leaf_first = 16;
+        chosen.leaf_last = 24;
+        chosen.leaf_step = 8;
+    }
+}
+#else
+static void choose(qkdd_variant variant) { (void)variant; }
+#endif
+
+qkdd_variant qkdd_variant_best(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (has_avx512()) return QKDD_AVX512;
+    if (has_avx2()) return QKDD_AVX2;
+#endif
+    return QKDD_PORTABLE;
+}
 
 qkdd_status qkdd_variant_select(qkdd_variant variant) {
     if ((int)variant < 0 || variant >= QKDD_VARIANTS) return QKDD_BAD_ARGUMENT;
     if (variant > qkdd_variant_best()) return QKDD_UNSUPPORTED;
+    chosen = qkdd_portable_table;
+    choose(variant);
+    table = &chosen;
     current = variant;
     return QKDD_OK;
 }

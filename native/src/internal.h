@@ -7,9 +7,6 @@
 
 #include "qkdd_kernels.h"
 
-/* Largest leaf of the Toeplitz recursion, in words. */
-#define QKDD_LEAF_WORDS 32
-
 /* The functions that differ between variants. */
 typedef struct {
     uint32_t (*crc32c)(const uint8_t *data, size_t size);
@@ -17,11 +14,24 @@ typedef struct {
     void (*ghash_blocks)(qkdd_poly_hash *state, const uint8_t *data, size_t blocks);
     /* POLYVAL product of two elements (RFC 8452: a * b * x^-128). */
     void (*polyval_multiply)(const uint64_t a[2], const uint64_t b[2], uint64_t product[2]);
-    /* out[i] ^= words k + i of the product x[k] * t[2k] over GF(2), 0 <= i < k; k even. */
-    void (*toeplitz_leaf)(uint64_t *out, const uint64_t *x, const uint64_t *t, size_t k);
+    /* out[i] ^= word k + i of the product x[k] * t[2k] over GF(2), 0 <= i < k; k = leaf * 2^levels; see square.h. */
+    void (*toeplitz_square)(uint64_t *out, const uint64_t *x, const uint64_t *t, size_t k, unsigned levels,
+                            uint64_t *temporary);
+    size_t leaf_first, leaf_last, leaf_step; /* sizes in words that its leaves are made for */
 } qkdd_kernel_table;
 
 extern const qkdd_kernel_table qkdd_portable_table;
+
+#if defined(__x86_64__)
+uint32_t qkdd_avx2_crc32c(const uint8_t *data, size_t size);
+void qkdd_avx2_ghash_blocks(qkdd_poly_hash *state, const uint8_t *data, size_t blocks);
+void qkdd_avx2_polyval_multiply(const uint64_t a[2], const uint64_t b[2], uint64_t product[2]);
+void qkdd_avx2_square(uint64_t *out, const uint64_t *x, const uint64_t *t, size_t k, unsigned levels, uint64_t *temporary);
+void qkdd_avx512_ghash_blocks(qkdd_poly_hash *state, const uint8_t *data, size_t blocks);
+void qkdd_avx512_square(uint64_t *out, const uint64_t *x, const uint64_t *t, size_t k, unsigned levels,
+                        uint64_t *temporary);
+#endif
+
 /* The table in use. */
 const qkdd_kernel_table *qkdd_kernels(void);
 

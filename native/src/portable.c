@@ -68,10 +68,12 @@ static void ghash_blocks(qkdd_poly_hash *state, const uint8_t *data, size_t bloc
     }
 }
 
+#define LEAF_LAST 14 /* words */
+
 /* Shift and add under masks: for every bit place s the operand t is shifted once, then added where x has that bit. The
  * masks, not branches, carry the bits. */
 static void toeplitz_leaf(uint64_t *out, const uint64_t *x, const uint64_t *t, size_t k) {
-    uint64_t shifted[2 * QKDD_LEAF_WORDS];
+    uint64_t shifted[2 * LEAF_LAST];
     for (unsigned s = 0; s < 64; s++) {
         for (size_t l = 1; l < 2 * k; l++) shifted[l] = s ? (t[l] << s) | (t[l - 1] >> (64 - s)) : t[l];
         for (size_t j = 0; j < k; j++) {
@@ -83,4 +85,9 @@ static void toeplitz_leaf(uint64_t *out, const uint64_t *x, const uint64_t *t, s
     wipe(shifted, sizeof shifted);
 }
 
-const qkdd_kernel_table qkdd_portable_table = {crc32c, ghash_blocks, polyval_multiply, toeplitz_leaf};
+#define TARGET static
+#define SQUARE square
+#define LEAF toeplitz_leaf
+#include "square.h"
+
+const qkdd_kernel_table qkdd_portable_table = {crc32c, ghash_blocks, polyval_multiply, square, 8, LEAF_LAST, 2};

@@ -2,12 +2,8 @@
  * Toeplitz matrix times vector over GF(2), on 64-bit words, least significant bit first.
  *
  * With t the seed shifted so that its bit index is i - j + 64 N (N words of input), word I of the result is the middle word
- * N + I of the polynomial product x * t. The matrix is cut into squares of S words; a square is multiplied by the two-way
- * split of Fan and Hasan (IEEE Trans. Comput. 56 (2007) 224), the transposed Karatsuba product, which yields only the middle
- * half of the product that is wanted:
- *     [T1 T0] [V0]   [P0 + P2]     P0 = (T0 + T1) V1, P1 = (T1 + T2) V0, P2 = T1 (V0 + V1).
- *     [T2 T1] [V1] = [P1 + P2]
- * Leaves are multiplied by the variant's schoolbook kernel. Nothing depends on the bits. */
+ * N + I of the polynomial product x * t. The matrix is cut into squares of S words; a square is multiplied by
+ * the recursion of square.h down to leaves that the variant multiplies directly. Nothing depends on the bits. */
 #include "internal.h"
 
 typedef struct {
@@ -23,7 +19,8 @@ static layout plan(size_t n, size_t m) {
     layout best = {0, 0, 0, 0, 0};
     double least = 0;
     size_t nw = ceil_div(n, 64), mw = ceil_div(m, 64);
-    for (size_t leaf = 8; leaf < 16; leaf += 2) {
+    const qkdd_kernel_table *kernels = qkdd_kernels();
+    for (size_t leaf = kernels->leaf_first; leaf <= kernels->leaf_last; leaf += kernels->leaf_step) {
         size_t side = leaf;
         double cost = (double)(leaf * (leaf + 1));
         for (unsigned levels = 0; levels < 40; levels++) {
@@ -41,34 +38,7 @@ static layout plan(size_t n, size_t m) {
     return best;
 }
 
-static void add(uint64_t *restrict out, const uint64_t *a, const uint64_t *b, size_t words) {
-    for (size_t i = 0; i < words; i++) out[i] = a[i] ^ b[i];
-}
-
-/* out[k] ^= the square with diagonal words t[2k], times x[k]. temporary: 3k words and those of the deeper levels. */
-static void square(uint64_t *out, const uint64_t *x, const uint64_t *t, size_t k, unsigned levels, uint64_t *temporary,
-                   const qkdd_kernel_table *kernels) {
-    if (levels == 0) {
-        kernels->toeplitz_leaf(out, x, t, k);
-        return;
-    }
-    size_t h = k / 2;
-    uint64_t *sum = temporary, *part = sum + k, *next = part + h;
-    /* In t the word index grows with i - j: T0 (upper right) is t[0 .. k), T1 t[h .. h + k), T2 (lower left) t[k .. 2k). */
-    add(sum, t, t + h, k);
-    square(out, x + h, sum, h, levels - 1, next, kernels);
-    add(sum, t + h, t + k, k);
-    square(out + h, x, sum, h, levels - 1, next, kernels);
-    add(sum, x, x + h, h);
-    memset(part, 0, h * sizeof *part);
-    square(part, sum, t + h, h, levels - 1, next, kernels);
-    for (size_t i = 0; i < h; i++) {
-        out[i] ^= part[i];
-        out[h + i] ^= part[i];
-    }
-}
-
-/* Sum over levels of k + k / 2 words is below 3 * side. */
+/* The recursion takes k + k / 2 words on every level: below 3 * side in all. */
 static size_t words_needed(const layout *p) { return p->n + (p->n + p->m) + p->m + 3 * p->side; }
 
 size_t qkdd_toeplitz_workspace(size_t n, size_t m) {
@@ -97,7 +67,7 @@ qkdd_status qkdd_toeplitz(const uint8_t *bits, size_t n, const uint8_t *seed, si
         const qkdd_kernel_table *kernels = qkdd_kernels();
         for (size_t i = 0; i < p.m; i += p.side)
             for (size_t j = 0; j < p.n; j += p.side)
-                square(y + i, x + j, t + (p.n - p.side + i - j), p.side, p.levels, temporary, kernels);
+                kernels->toeplitz_square(y + i, x + j, t + (p.n - p.side + i - j), p.side, p.levels, temporary);
         qkdd_unpack_words(y, m, out);
     } else {
         memset(out, 0, m);

@@ -58,6 +58,8 @@ _ALERTS: dict[str, str] = {
     "certificate unknown": "it does not accept our certificate's identity or role",
     "certificate required": "it wants a certificate and got none",
     "access denied": "it denies access to our certificate",
+    # what OpenSSL sends when a verification callback of its program says no, as ours does for identity and role
+    "internal error": "it does not accept our certificate's identity or role, or it failed; its log says which",
 }
 _NEGOTIATION = (
     "no suitable key share",

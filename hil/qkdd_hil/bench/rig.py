@@ -40,7 +40,11 @@ class Rig:
         self.instruments |= {
             f"{side}.tagger": Tdc1Sim(clicks, seed=seed, pty=where.tagger or None),
             f"{side}.detectors": WebSqSim(
-                DetectorArray(self.line, side, seed + 1), seed=seed, host=where.detectors_host, ports=(control, counts)
+                DetectorArray(self.line, side, seed + 1),
+                host=where.detectors_host,
+                port=control,
+                counts_port=counts,
+                seed=seed,
             ),
             f"{side}.polarization": Mpc320Sim(Paddles(self.line, side).move, seed=seed, pty=where.polarization or None),
         }

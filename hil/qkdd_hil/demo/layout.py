@@ -21,6 +21,7 @@ SIDES = ("alice", "bob")
 DETECTOR_HOSTS = {"alice": "127.0.0.1", "bob": "127.0.0.2"}
 PORT_KINDS = ("metrics", "node-plane", "kms-plane", "classical", "pq")
 PORT_NAMES = ("peer", *(f"{kind}-{side}" for side in SIDES for kind in PORT_KINDS))
+LINK = "a-b"
 SOCKET_PATH_LIMIT = 100  # bytes; the system's limit is 107
 
 
@@ -134,7 +135,7 @@ class Layout:
                 "polarization": {"driver": "thorlabs_mpc320", "port": instruments["polarization"]["port"]},
             },
             "link": {
-                "name": "a-b",
+                "name": LINK,
                 "role": side,
                 "tagger": "tagger",
                 "detectors": "detectors",
@@ -162,15 +163,15 @@ class Layout:
                 "state_directory": self.folder / "state" / f"kms-{side}",
                 "master_key": self.pki.master_keys[f"kms-{side}"],
             },
-            "node_plane": {"listen": self._at("node-plane", side), "node_id": side, **post_quantum},
-            "kms_plane": {
-                "listen": self._at("kms-plane", side),
-                "peer_url": f"https://{self._at('kms-plane', peer)}",
-                "peer_id": f"kms-{peer}",
-                **post_quantum,
+            "node_plane": {"listen": self._at("node-plane", side), "nodes": [side], **post_quantum},
+            "kms_plane": {"listen": self._at("kms-plane", side), **post_quantum},
+            "peers": {f"kms-{peer}": {"url": f"https://{self._at('kms-plane', peer)}", "links": [LINK]}},
+            "sae": {
+                "post-quantum": {"listen": self._at("pq", side), **post_quantum},
+                "classical": {"listen": self._at("classical", side), **classical},
             },
-            "sae_classical": {"listen": self._at("classical", side), **classical},
-            "sae_post_quantum": {"listen": self._at("pq", side), **post_quantum},
+            "saes": {f"sae-{side}": {}},
+            "pairs": [{"master": f"sae-{side}", "slave": f"sae-{peer}", "peer": f"kms-{peer}"}],
         }
         return self._write(f"kms-{side}", tree)
 

@@ -40,4 +40,6 @@ def _value(value: Any) -> str:
             return json.dumps(str(value))  # a JSON string is a TOML basic string
         case list() | tuple():
             return f"[{', '.join(map(_value, value))}]"
+        case Mapping():  # inside a list; a table of its own is written by `_table`
+            return f"{{ {', '.join(f'{_key(k)} = {_value(v)}' for k, v in value.items())} }}"
     raise TypeError(f"{type(value).__name__} has no form in TOML")

@@ -6,13 +6,14 @@ detectors of unequal efficiency and delay, taggers with 2 ns bins. Each side's d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from qkdd.core.config import Section
 from qkdd.core.units import Amperes, Fraction, Hertz, Radians, Seconds
 
 DETECTORS = 4  # H, V, D, A
-PADDLES = 3
+MID_TRAVEL = Radians(math.radians(85.0))  # where the controller's paddles stand after power-up
 MAX_OFFSET = 1.0  # s, the alignment's promise
 MAX_FREQUENCY_ERROR_PPM = 5.0
 
@@ -88,7 +89,7 @@ class SideParameters(Section, frozen=True):
     detectors: tuple[DetectorParameters, ...] = _array((0.82, 0.78, 0.81, 0.79), (0.0, 1.4, 0.6, 2.2))
     clock: ClockParameters = ClockParameters()
     basis_z: Fraction = Fraction(0.5)  # share of photons that the beam splitter sends to H/V
-    paddles: tuple[Radians, Radians, Radians] = (Radians(0.0), Radians(0.0), Radians(0.0))  # aligned at these angles
+    paddles: tuple[Radians, Radians, Radians] = (MID_TRAVEL, MID_TRAVEL, MID_TRAVEL)  # aligned at these angles
     resolution: Seconds = Seconds(2e-9)  # tagger bin
 
     def check(self) -> Iterator[tuple[str, str, str]]:

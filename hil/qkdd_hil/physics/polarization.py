@@ -13,6 +13,10 @@ Matrix = NDArray[np.float64]
 # A three-paddle controller wound as quarter, half and quarter wave plate reaches every rotation.
 PADDLE_RETARDANCES = (math.pi / 2, math.pi, math.pi / 2)
 
+# How the paddles' fibre loops stand when their scales read zero (rad). Three equal axes would be a singular point, where
+# no small turn of any paddle undoes a drift about the common axis; a real mount is not there either.
+PADDLE_MOUNT = (-0.30, 0.0, 1.20)
+
 # Directions of the four analysers H, V, D, A on the sphere.
 ANALYSERS: Matrix = np.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, -1.0, 0.0]])
 
@@ -38,8 +42,8 @@ def retarder(axis: float, retardance: float) -> Matrix:
 def paddles(angles: Sequence[float]) -> Matrix:
     """float64[3, 3]: what three paddles at `angles` (rad) do to light that meets the first one first."""
     total = np.eye(3)
-    for angle, retardance in zip(angles, PADDLE_RETARDANCES, strict=True):
-        total = retarder(angle, retardance) @ total
+    for angle, mount, retardance in zip(angles, PADDLE_MOUNT, PADDLE_RETARDANCES, strict=True):
+        total = retarder(angle + mount, retardance) @ total
     return total
 
 

@@ -157,19 +157,20 @@ def test_children_are_ended_whatever_happens_and_a_stubborn_one_is_killed(
     monkeypatch.setattr("qkdd_hil.demo.children.GRACE", 0.3)
     stubborn = "import signal,sys,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); time.sleep(60)"
 
-    async def main() -> list[int | None]:
-        started = []
-        with pytest.raises(RuntimeError, match="in the middle"):
-            async with Children(tmp_path) as children:
-                started.append(await children.start("polite", [sys.executable, "-c", "import time; time.sleep(60)"]))
-                child = await children.start("stubborn", [sys.executable, "-c", stubborn], piped=True)
-                assert child.process.stdout is not None
-                assert await child.process.stdout.readline() == b"up\n"
-                started.append(child)
-                raise RuntimeError("in the middle")
-        return [child.process.returncode for child in started]
+    started = []
 
-    assert asyncio.run(main()) == [-15, -9]
+    async def main() -> None:
+        async with Children(tmp_path) as children:
+            started.append(await children.start("polite", [sys.executable, "-c", "import time; time.sleep(60)"]))
+            child = await children.start("stubborn", [sys.executable, "-c", stubborn], piped=True)
+            started.append(child)
+            assert child.process.stdout is not None
+            assert await child.process.stdout.readline() == b"up\n"
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        asyncio.run(main())
+    assert [child.process.returncode for child in started] == [-15, -9]
 
 
 def test_a_child_that_ends_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def _table(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
 
 def _key(name: str) -> str:
     bare = name.replace("-", "").replace("_", "")
-    return name if bare.isascii() and bare.isalnum() else json.dumps(name)
+    return name if bare.isascii() and bare.isalnum() else _text(name)
 
 
 def _value(value: Any) -> str:
@@ -37,9 +37,14 @@ def _value(value: Any) -> str:
         case int() | float():
             return repr(value)
         case str() | Path():
-            return json.dumps(str(value))  # a JSON string is a TOML basic string
+            return _text(str(value))
         case list() | tuple():
             return f"[{', '.join(map(_value, value))}]"
         case Mapping():  # inside a list; a table of its own is written by `_table`
             return f"{{ {', '.join(f'{_key(k)} = {_value(v)}' for k, v in value.items())} }}"
     raise TypeError(f"{type(value).__name__} has no form in TOML")
+
+
+def _text(value: str) -> str:
+    """A TOML basic string: a JSON string, but with no surrogate pairs, and DEL escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

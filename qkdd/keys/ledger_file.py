@@ -34,7 +34,8 @@ class LedgerFile:
         )
         if record is None:
             return None
-        content = bytes(self._sealer.open(record, self._name).reveal())
+        opened = self._sealer.open(record, self._name)  # kept: a holder that dies wipes what its views show
+        content = bytes(opened.reveal())
         try:
             return msgspec.convert(json.loads(content), LedgerState)
         except (ValueError, msgspec.ValidationError) as error:

@@ -94,7 +94,7 @@ def test_one_master_gets_everything(play: Play) -> None:
 def test_nothing_that_the_other_site_lacks(play: Play) -> None:
     async def scenario(sites: Sites) -> None:
         chunk_id = await sites.feed(0, sites=("alice",))
-        status, answer, headers = await sites.sae("alice", "GET", "sae-bob/enc_keys")
+        status, _, headers = await sites.sae("alice", "GET", "sae-bob/enc_keys")
         assert (status, headers["Retry-After"]) == (503, "5")
         assert (await sites.sae("alice", "GET", "sae-bob/status"))[1]["stored_key_count"] == 0
         await sites.push("bob", chunk_id, 0, sites.chunks[chunk_id])

@@ -56,3 +56,17 @@ class NoChild(QkddError):
     code = "QKD-NODE-NOT-INSTALLED"
     meaning = "A command needs a package that is not installed beside qkdd (bench or benchmarks)."
     default_remedy = "Install the whole distribution: the packages qkdd_hil and qkdd_native belong to it."
+
+
+class BrightLight(QkddError):
+    code = "QKD-NODE-BRIGHT"
+    kind = Kind.TRANSIENT
+    meaning = "A detector counts more than [node.counts] bright_above: stray light, a wrong attenuation, or a blinding attack."
+    default_remedy = "Find where the light comes from; do not trust key that was made while it lasted before you know."
+
+
+class SilentDetector(QkddError):
+    code = "QKD-NODE-SILENT"
+    kind = Kind.TRANSIENT
+    meaning = "A detector gives no counts while others of the same device do: latched, unbiased, dark, or blinded."
+    default_remedy = "Check bias and fibre of that detector (`qkdctl devices NAME`)."

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from qkdd.kms.metrics import TABLE as KMS_TABLE
+
 
 class Kind(StrEnum):
     COUNTER = "counter"
@@ -83,11 +85,14 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         _gauge(
             "qkdd_detector_dark_count_rate_hertz",
             "hertz",
-            "Counts a second of one detector while the source was off or blocked (last dark measurement).",
+            "Lowest count rate seen since the device came up: an upper bound of the dark counts.",
             "device",
             "detector",
         ),
-        _gauge("qkdd_device_field", "1", "A numeric field of a device in its SI unit.", "device", "field"),
+        _counter("qkdd_tagger_tags_total", "1", "Clicks decoded from a time tagger's stream.", "device"),
+        _counter("qkdd_tagger_tags_lost_total", "1", "Clicks that a time tagger is known to have lost.", "device"),
+        _counter("qkdd_tagger_faults_total", "1", "Faults of a tag stream, by stable code.", "device", "code"),
+        _counter("qkdd_device_errors_total", "1", "Errors of a device's exchanges, by stable code.", "device", "code"),
     ),
     "link": (
         _gauge("qkdd_link_up", "1", "1 while the link is aligned and makes blocks, else 0.", "link"),
@@ -142,7 +147,12 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         _gauge("qkdd_peer_round_trip_seconds", "seconds", "Round-trip time of the classical channel.", "peer"),
         _counter("qkdd_peer_sent_bytes_total", "bytes", "Bytes sent on the classical channel.", "peer"),
         _counter("qkdd_peer_received_bytes_total", "bytes", "Bytes received on the classical channel.", "peer"),
-        _counter("qkdd_peer_handshakes_total", "1", "TLS handshakes by result.", "peer", "result"),
+        _counter(
+            "qkdd_peer_handshakes_total", "1", "TLS handshakes by result (ok, or an error code).", "peer", "result"
+        ),
+        _counter(
+            "qkdd_peer_seals_total", "1", "Verified seals of the channel by mode and result.", "peer", "mode", "result"
+        ),
         _counter("qkdd_peer_seals_total", "1", "Seals exchanged with the peer.", "peer", "mode", "result"),
         _gauge("qkdd_peer_certificate_expiry_seconds", "seconds", "Time left until our own certificate expires."),
         _gauge("qkdd_masks_left", "1", "One-time masks left for authentication tags.", "direction"),
@@ -153,6 +163,8 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
     ),
     "keys": (
         _gauge("qkdd_spool_bits", "bits", "Key bits in the node's spool by state.", "state"),
+        _counter("qkdd_keys_blocks_total", "1", "Blocks in the two-phase commit, by outcome.", "outcome"),
+        _counter("qkdd_keys_hand_over_failures_total", "1", "Calls to the KMS that failed, by stable code.", "code"),
         _counter("qkdd_keys_handed_over_total", "1", "Key chunks acknowledged by the KMS."),
         _counter("qkdd_keys_blocks_total", "1", "Blocks at the end of their two-phase commit.", "outcome"),
         _counter("qkdd_keys_hand_over_failures_total", "1", "Calls to the KMS that failed, by error code.", "code"),
@@ -182,4 +194,8 @@ def to_markdown() -> str:
             if metric.room == room:
                 labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
                 lines.append(f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} |")
+    lines += ["", "## qkdd-kms", "", "Served by `qkdd-kms` itself.", "", "| name | labels | meaning |", "|---|---|---|"]
+    for name, (label_names, help_text) in KMS_TABLE.items():
+        labels = ", ".join(f"`{label}`" for label in label_names) or "–"
+        lines.append(f"| `{name}` | {labels} | {help_text} |")
     return "\n".join(lines) + "\n"

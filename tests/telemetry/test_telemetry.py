@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from qkdd.core.config import ConfigRefused, parse
+from qkdd.kms.metrics import TABLE as KMS_TABLE
 from qkdd.telemetry.catalogue import METRICS, Kind, Metric, to_markdown
 from qkdd.telemetry.config import TelemetryConfig
 from qkdd.telemetry.errors import MetricsListenFailed, UnknownMetric
@@ -29,9 +30,9 @@ def _uses() -> list[tuple[str, int, str, str, set[str]]]:
                 if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
                     continue
                 first = node.args[0]
-                if node.func.attr not in _VERBS or not isinstance(first, ast.Constant):
+                if node.func.attr not in _VERBS or "meter" not in ast.unparse(node.func.value).lower():
                     continue
-                if isinstance(first.value, str) and first.value.startswith("qkd"):
+                if isinstance(first, ast.Constant) and isinstance(first.value, str):
                     labels = {k.arg for k in node.keywords if k.arg not in (None, "value")}
                     dynamic = any(k.arg is None for k in node.keywords)
                     found.append(
@@ -49,6 +50,10 @@ def _uses() -> list[tuple[str, int, str, str, set[str]]]:
 def test_every_metric_in_the_source_is_in_the_catalogue() -> None:
     wrong = []
     for file, line, verb, name, labels in _uses():
+        if file.startswith("qkdd/kms/"):  # a process of its own, with a table of its own
+            if name not in KMS_TABLE or set(KMS_TABLE[name][0]) != labels:
+                wrong.append(f"{file}:{line}: {name} {sorted(labels)} is not in qkdd.kms.metrics.TABLE")
+            continue
         metric = METRICS.get(name)
         if metric is None:
             wrong.append(f"{file}:{line}: {name} is not in the catalogue")

@@ -36,6 +36,9 @@ types: $(STAMP) ## mypy --strict
 contracts: $(STAMP) ## who may import whom
 	$(BIN)/lint-imports
 
+sanitize: ## C kernels under ASan and UBSan: known answers, random sizes, fuzz targets
+	native/run_sanitizers.sh
+
 check: lint types contracts test ## everything a commit must pass
 
 clean: ## remove what was built

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Known answers and random sizes of every kernel on every variant, for builds under sanitizers. Buffers are allocated to the
+ * exact size, so that a read or write past an end is seen. The oracles are the definitions, bit by bit. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "qkdd_kernels.h"
+
+static unsigned long failures;
+
+#define EXPECT(condition)                                                                                 \
+    do {                                                                                                  \
+        if (!(condition)) {                                                                               \
+            failures++;                                                                                   \
+            fprintf(stderr, "%s:%d: variant %d: %s\n", __FILE__, __LINE__, (int)qkdd_variant_current(), #condition); \
+        }                                                                                                 \
+    } while (0)
+
+static uint64_t state = 1;
+
+static uint64_t draw(void) { /* splitmix64 */
+    uint64_t z = (state += 0x9E3779B97F4A7C15u);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+static void *room(size_t count, size_t size) {
+    void *p = malloc(count * size + (count == 0));
+    if (p == NULL) abort();
+    return p;
+}
+
+static uint8_t *random_bits(size_t n) {
+    uint8_t *bits = room(n, 1);
+    for (size_t i = 0; i < n; i++) bits[i] = draw() & 1;
+    return bits;
+}
+
+static uint8_t *random_bytes(size_t n) {
+    uint8_t *bytes = room(n, 1);
+    for (size_t i = 0; i < n; i++) bytes[i] = (uint8_t)draw();
+    return bytes;
+}
+
+static int64_t *random_times(size_t n, uint64_t step) {
+    int64_t *times = room(n, sizeof *times);
+    int64_t at = 0;
+    for (size_t i = 0; i < n; i++) times[i] = at += (int64_t)(draw() % step);
+    return times;
+}
+
+static void from_hex(const char *text, uint8_t *out) {
+    for (; text[0] && text[1]; text += 2) {
+        char pair[3] = {text[0], text[1], 0};
+        *out++ = (uint8_t)strtoul(pair, NULL, 16);
+    }
+}
+
+static void bits(void) {
+    for (size_t n = 0; n < 140; n++) {
+        uint8_t *in = random_bits(n), *packed = room((n + 7) / 8, 1), *back = room(n, 1);
+        EXPECT(qkdd_pack_bits(in, n, packed) == QKDD_OK);
+        for (size_t i = 0; i < n; i++) EXPECT((packed[i / 8] >> (7 - i % 8) & 1) == in[i]);
+        EXPECT(qkdd_unpack_bits(packed, n, back) == QKDD_OK);
+        EXPECT(memcmp(in, back, n) == 0);
+        if (n > 0) {
+            in[draw() % n] = 2;
+            EXPECT(qkdd_pack_bits(in, n, packed) == QKDD_MALFORMED);
+            for (size_t i = 0; i < (n + 7) / 8; i++) EXPECT(packed[i] == 0);
+        }
+        free(in);
+        free(packed);
+        free(back);
+    }
+}
+
+static void crc(void) {
+    EXPECT(qkdd_crc32c((const uint8_t *)"123456789", 9) == 0xE3069283u);
+    for (size_t n = 0; n < 70; n++) {
+        uint8_t *data = random_bytes(n);
+        uint32_t expected = 0xFFFFFFFFu;
+        for (size_t i = 0; i < n; i++) {
+            expected ^= data[i];
+            for (int b = 0; b < 8; b++) expected = (expected >> 1) ^ (0x82F63B78u & (0u - (expected & 1u)));
+        }
+        EXPECT(qkdd_crc32c(data, n) == ~expected);
+        free(data);
+    }
+}
+
+/* NIST SP 800-38D, algorithm 1. */
+static void multiply_oracle(const uint8_t *a, const uint8_t *b, uint8_t *product) {
+    uint8_t v[16], z[16] = {0};
+    memcpy(v, b, 16);
+    for (int i = 0; i < 128; i++) {
+        if (a[i / 8] >> (7 - i % 8) & 1)
+            for (int k = 0; k < 16; k++) z[k] ^= v[k];
+        int last = v[15] & 1;
+        for (int k = 15; k > 0; k--) v[k] = (uint8_t)(v[k] >> 1 | v[k - 1] << 7);
+        v[0] = (uint8_t)(v[0] >> 1) ^ (last ? 0xE1 : 0);
+    }
+    memcpy(product, z, 16);
+}
+
+static void poly(void) {
+    /* POLYVAL example of RFC 8452, appendix A, read as a product in GHASH's order */
+    uint8_t h[16], x[16], expected[16], got[16];
+    from_hex("25629347589242761d31f826ba4b757b", h);
+    from_hex("4f4f95668c83dfb6401762bb2d01a262", x);
+    multiply_oracle(h, x, expected);
+    qkdd_gf2_128_multiply(h, x, got);
+    EXPECT(memcmp(got, expected, 16) == 0);
+    /* GHASH of one block under H = E(0, 0), from AES-128-GCM with zero key and nonce and 16 zero bytes of associated data:
+       block 0 contributes 0, so the hash is [128][0] * H */
+    from_hex("66e94bd4ef8a2c3b884cfa59ca342b2e", h);
+    uint8_t zero[16] = {0}, length[16] = {0};
+    length[7] = 128;
+    multiply_oracle(length, h, expected);
+    qkdd_poly_hash hash;
+    qkdd_poly_hash_open(&hash, h);
+    qkdd_poly_hash_update(&hash, zero, 16);
+    qkdd_poly_hash_digest(&hash, got);
+    EXPECT(memcmp(got, expected, 16) == 0);
+    for (size_t n = 0; n < 700; n += 1 + n / 9) {
+        uint8_t *data = random_bytes(n), *key = random_bytes(16), sum[16] = {0}, block[16];
+        for (size_t i = 0; i < n; i += 16) {
+            memset(block, 0, 16);
+            memcpy(block, data + i, n - i < 16 ? n - i : 16);
+            for (int k = 0; k < 16; k++) sum[k] ^= block[k];
+            multiply_oracle(sum, key, sum);
+        }
+        for (int k = 0; k < 8; k++) sum[k] ^= (uint8_t)((uint64_t)n * 8 >> (56 - 8 * k));
+        multiply_oracle(sum, key, sum);
+        size_t cut = n ? draw() % n : 0;
+        qkdd_poly_hash_open(&hash, key);
+        qkdd_poly_hash_update(&hash, data, cut);
+        qkdd_poly_hash_update(&hash, data + cut, n - cut);
+        qkdd_poly_hash_digest(&hash, got);
+        EXPECT(memcmp(got, sum, 16) == 0);
+        qkdd_poly_hash_wipe(&hash);
+        free(data);
+        free(key);
+    }
+}
+
+static void toeplitz_of(size_t n, size_t m) {
+    uint8_t *in = random_bits(n), *seed = random_bits(n + m - 1), *out = room(m, 1);
+    size_t words = qkdd_toeplitz_workspace(n, m);
+    uint64_t *workspace = room(words, 8);
+    EXPECT(qkdd_toeplitz(in, n, seed, m, out, workspace, words) == QKDD_OK);
+    for (size_t i = 0; i < m; i++) {
+        uint8_t sum = 0;
+        for (size_t j = 0; j < n; j++) sum ^= seed[i + n - 1 - j] & in[j];
+        EXPECT(out[i] == sum);
+    }
+    for (size_t i = 0; i < words; i++) EXPECT(workspace[i] == 0);
+    EXPECT(qkdd_toeplitz(in, n, seed, m, out, workspace, words - 1) == QKDD_NO_SPACE);
+    in[n - 1] = 7;
+    EXPECT(qkdd_toeplitz(in, n, seed, m, out, workspace, words) == QKDD_MALFORMED);
+    free(in);
+    free(seed);
+    free(out);
+    free(workspace);
+}
+
+static void toeplitz(void) {
+    static const size_t corners[][2] = {{1, 1}, {1, 70}, {70, 1}, {64, 64}, {512, 512}, {513, 511}, {1025, 1024}, {3000, 2100}};
+    for (size_t i = 0; i < sizeof corners / sizeof *corners; i++) toeplitz_of(corners[i][0], corners[i][1]);
+    for (int i = 0; i < 20; i++) toeplitz_of(1 + draw() % 2500, 1 + draw() % 1500);
+}
+
+static void decoders(void) {
+    for (size_t n = 0; n < 60; n++) {
+        uint32_t *words = room(n, 4);
+        for (size_t i = 0; i < n; i++) words[i] = (uint32_t)draw();
+        int64_t *times = room(n, 8);
+        uint8_t *patterns = room(n, 1), *marks = room(n, 1);
+        qkdd_tdc1_state tdc1 = {0};
+        size_t clicks, dummies, records, rows;
+        EXPECT(qkdd_decode_tdc1(words, n, &tdc1, times, patterns, &clicks, &dummies) == QKDD_OK);
+        EXPECT(clicks + dummies + tdc1.voids == n);
+        EXPECT(qkdd_expand_patterns(times, patterns, clicks, NULL, NULL, 0, &rows) == QKDD_OK);
+        int64_t *row_times = room(rows, 8);
+        uint8_t *channels = room(rows, 1);
+        EXPECT(qkdd_expand_patterns(times, patterns, clicks, row_times, channels, rows, &rows) == QKDD_OK);
+        for (size_t i = 0; i < rows; i++) EXPECT(channels[i] < 4);
+        uint8_t *data = random_bytes(n * 8 + 3);
+        EXPECT(qkdd_decode_a1(data, n * 8, (int)(n & 1), times, patterns, marks, &records) == QKDD_OK);
+        EXPECT(qkdd_decode_a1(data, n * 8 + 3, 0, times, patterns, marks, &records) == QKDD_TRUNCATED);
+        free(words);
+        free(times);
+        free(patterns);
+        free(marks);
+        free(row_times);
+        free(channels);
+        free(data);
+    }
+}
+
+static void coincidences(void) {
+    static const size_t sizes[] = {0, 1, 2, 63, 1023, 1024, 1025, 1026, 2047, 2049, 3000};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        size_t na = sizes[s], nb = sizes[draw() % (sizeof sizes / sizeof *sizes)], pairs, most = na < nb ? na : nb;
+        int64_t *a = random_times(na, 500), *b = random_times(nb, 500);
+        uint32_t *ia = room(most, 4), *ib = room(most, 4);
+        EXPECT(qkdd_match_coincidences(a, na, b, nb, 100, 0.0, 0.0, 0, ia, ib, &pairs) == QKDD_OK);
+        EXPECT(pairs <= most);
+        for (size_t i = 0; i < pairs; i++) {
+            int64_t gap = a[ia[i]] - b[ib[i]];
+            EXPECT(gap <= 50 && gap >= -50);
+            EXPECT(i == 0 || (ia[i] > ia[i - 1] && ib[i] > ib[i - 1]));
+        }
+        uint32_t *counts = room(77, 4);
+        uint64_t total = 0, expected = 0;
+        EXPECT(qkdd_delay_histogram(a, na, b, nb, -300, 9, 77, counts) == QKDD_OK);
+        for (size_t i = 0; i < 77; i++) total += counts[i];
+        for (size_t i = 0; i < na; i++)
+            for (size_t j = 0; j < nb; j++) expected += b[j] - a[i] >= -300 && b[j] - a[i] < -300 + 9 * 77;
+        EXPECT(total == expected);
+        EXPECT(qkdd_fold_histogram(a, na, 13, 77, counts) == QKDD_OK);
+        total = 0;
+        for (size_t i = 0; i < 77; i++) total += counts[i];
+        EXPECT(total == na);
+        free(a);
+        free(b);
+        free(ia);
+        free(ib);
+        free(counts);
+    }
+}
+
+static void gaps(void) {
+    for (size_t n = 0; n < 300; n += 1 + n / 7) {
+        int64_t *values = random_times(n, (uint64_t)1 << draw() % 50), *back = room(n, 8);
+        size_t bound = qkdd_gap_bound(n), size;
+        uint8_t *out = room(bound, 1);
+        EXPECT(qkdd_gap_encode(values, n, out, bound, &size) == QKDD_OK);
+        uint8_t *exact = room(size, 1);
+        EXPECT(qkdd_gap_encode(values, n, exact, size, &size) == QKDD_OK);
+        EXPECT(memcmp(exact, out, size) == 0);
+        EXPECT(qkdd_gap_decode(exact, size, back, n) == QKDD_OK);
+        EXPECT(memcmp(values, back, n * 8) == 0);
+        if (n > 0) {
+            size_t none;
+            for (size_t cut = 0; cut < size; cut += 1 + cut / 3) {
+                uint8_t *head = room(cut, 1);
+                memcpy(head, exact, cut);
+                EXPECT(qkdd_gap_decode(head, cut, back, n) != QKDD_OK);
+                EXPECT(qkdd_gap_encode(values, n, head, cut, &none) == QKDD_NO_SPACE);
+                free(head);
+            }
+        }
+        free(values);
+        free(back);
+        free(out);
+        free(exact);
+    }
+}
+
+static void cascade(void) {
+    static const size_t sizes[] = {1, 2, 3, 5, 63, 64, 65, 100, 1000, 4095, 4096, 4097, 5000, 10007};
+    uint8_t seed[32] = {1, 2, 3};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        size_t n = sizes[s], words = qkdd_cascade_workspace(n, 3);
+        uint8_t *in = random_bits(n), *out = room(n, 1);
+        uint64_t *frame = room(words, 8);
+        uint32_t *all = room(n, 4), *permuted = room(n, 4), *back = room(n, 4);
+        for (size_t i = 0; i < n; i++) all[i] = (uint32_t)i;
+        EXPECT(qkdd_cascade_open(frame, words, in, n, seed, 3) == QKDD_OK);
+        for (size_t pass = 0; pass < 3; pass++) {
+            uint32_t flips[2] = {(uint32_t)(draw() % n), (uint32_t)(draw() % n)};
+            EXPECT(qkdd_cascade_flip(frame, flips, 2) == QKDD_OK);
+            in[flips[0]] ^= 1;
+            in[flips[1]] ^= 1;
+            EXPECT(qkdd_cascade_to_permuted(frame, pass, all, n, permuted) == QKDD_OK);
+            EXPECT(qkdd_cascade_to_original(frame, pass, permuted, n, back) == QKDD_OK);
+            EXPECT(memcmp(all, back, n * 4) == 0);
+            EXPECT(qkdd_cascade_to_original(frame, pass, all, n, back) == QKDD_OK);
+            for (int k = 0; k < 30; k++) {
+                uint32_t start = (uint32_t)(draw() % (n + 1)), stop = start + (uint32_t)(draw() % (n + 1 - start));
+                uint8_t parity, expected = 0;
+                for (uint32_t i = start; i < stop; i++) expected ^= in[back[i]];
+                EXPECT(qkdd_cascade_parities(frame, pass, &start, &stop, 1, &parity) == QKDD_OK);
+                EXPECT(parity == expected);
+            }
+        }
+        EXPECT(qkdd_cascade_bits(frame, out) == QKDD_OK);
+        EXPECT(memcmp(in, out, n) == 0);
+        uint32_t far = (uint32_t)n;
+        EXPECT(qkdd_cascade_flip(frame, &far, 1) == QKDD_OUT_OF_RANGE);
+        free(in);
+        free(out);
+        free(frame);
+        free(all);
+        free(permuted);
+        free(back);
+    }
+}
+
+int main(void) {
+    for (int variant = 0; variant <= (int)qkdd_variant_best(); variant++) {
+        EXPECT(qkdd_variant_select((qkdd_variant)variant) == QKDD_OK);
+        bits();
+        crc();
+        poly();
+        toeplitz();
+        decoders();
+        coincidences();
+        gaps();
+        cascade();
+        printf("variant %d: done\n", variant);
+    }
+    return failures != 0;
+}

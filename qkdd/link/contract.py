@@ -24,6 +24,9 @@ class Distiller(Protocol):
 class Committer(Protocol):
     """Makes a distilled block durable on both nodes in two phases."""
 
+    async def settle(self, session: PeerSession) -> object:
+        """Bring blocks in doubt from earlier sessions to the same end on both nodes: first thing in a session."""
+
     async def commit(self, distilled: DistilledBlock, session: PeerSession) -> object: ...
 
 

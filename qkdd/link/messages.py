@@ -1,0 +1,87 @@
+"""What the two ends of a link say to each other, in the order of docs/architecture.md's table.
+
+Times travel as counts of the announce bin since the stretch's start, gap-coded; bits and bases packed, most significant
+bit first.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from qkdd.peer.contract import Message
+
+Action = Literal["align", "block", "rest"]
+
+
+class Turn(Message, frozen=True, tag="link.turn"):
+    """bob → alice: what comes next. For "block" it says that all his clicks of [start, stop) are in his memory
+    (the table's BlockRegistered); for "align" it names the stretch that will be sacrificed.
+
+    number: of the block, or of the alignment. start_ps, stop_ps: on bob's clock. position_ps: where his tag stream stands
+    as he sends this. resolution_ps: of his tagger. known: an alignment exists, the stretch only refreshes it.
+    """
+
+    action: Action
+    number: int
+    start_ps: int
+    stop_ps: int
+    position_ps: int
+    resolution_ps: int
+    known: bool = False
+
+
+class TurnAnswer(Message, frozen=True, tag="link.turn-answer"):
+    """alice → bob: for "block", all her clicks of the block are in her memory (BlockRegistered); else what she wants
+    instead: "align" when her lock is lost, "rest" when she is drained."""
+
+    action: Action
+    number: int
+
+
+class OpenStretch(Message, frozen=True, tag="link.open-stretch"):
+    """bob → alice: every single-detector event of the sacrificed stretch; no key comes from it.
+
+    times: gap-coded ps since start. detectors: two packed bits an event.
+    """
+
+    number: int
+    count: int
+    times: bytes
+    detectors: bytes
+
+
+class Aligned(Message, frozen=True, tag="link.aligned"):
+    """alice → bob: what she found. found false: no peak, and the rest is empty.
+
+    Offsets in ps at bob's origin_ps. delays_ps: to be taken off bob's detectors H, V, D, A. matches: gap-coded indices of
+    his opened events; detectors: hers at these, two packed bits each. timing_leak: bits a bit, see estimate.
+    """
+
+    number: int
+    found: bool
+    origin_ps: int
+    offset_ps: float
+    drift: float
+    delays_ps: tuple[float, float, float, float]
+    timing_leak: float
+    count: int
+    matches: bytes
+    detectors: bytes
+
+
+class Announce(Message, frozen=True, tag="link.announce"):
+    """bob → alice, after both registered: when his detectors clicked (rounded) and in which basis. Never a bit."""
+
+    block: int
+    count: int
+    times: bytes
+    bases: bytes
+
+
+class Matches(Message, frozen=True, tag="link.matches"):
+    """alice → bob: which of his events coincide with hers, and her bases at these."""
+
+    block: int
+    count: int
+    matches: bytes
+    bases: bytes

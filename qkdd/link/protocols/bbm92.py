@@ -1,0 +1,111 @@
+"""BBM92 (Bennett, Brassard, Mermin 1992): both nodes measure halves of pairs in Z or X, equal bases make key.
+
+A block is a fixed time, never "until enough" (security-proofs S4.10 E11). Bases are announced only after both nodes hold
+every click of the block. Both bases make key, as the proof of S5.2 has it, so they must be equally likely.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qkdd import kernels
+from qkdd.distill.errors import BlockMalformed
+from qkdd.link.clockmap import ClockMap
+from qkdd.link.errors import BasisImbalance
+from qkdd.link.estimate import timing_information
+from qkdd.link.events import Events
+from qkdd.link.messages import Announce, Matches
+from qkdd.link.protocols.base import SiftedRounds, SiftTask
+from qkdd.link.track import follow
+from qkdd.link.wire import unpack_bits, unpack_rising
+from qkdd.peer.contract import PeerSession
+
+
+class Bbm92:
+    """Basis sifting of one block."""
+
+    async def bob(self, task: SiftTask, session: PeerSession) -> SiftedRounds:
+        events, shared = task.events, task.shared
+        announce = await kernels.run(_announcement, task)
+        await session.send(announce)
+        matches = await session.receive(Matches)
+        if matches.block != task.number:
+            raise BlockMalformed(f"matches are of block {matches.block}, not {task.number}")
+        chosen = unpack_rising(matches.matches, matches.count, len(events))
+        a_bases = unpack_bits(matches.bases, matches.count)
+        bases, bits = events.bases[chosen], events.bits[chosen]
+        same = a_bases == bases
+        flips = np.array(shared.flips, np.uint8)
+        rounds = SiftedRounds(bits[same] ^ flips[bases[same]], bases[same], matches.count)
+        check_balance(rounds.bases, shared.basis_imbalance_max)
+        return rounds
+
+    async def alice(self, task: SiftTask, session: PeerSession) -> SiftedRounds:
+        announce = await session.receive(Announce)
+        if announce.block != task.number or task.clock is None:
+            raise BlockMalformed(f"announced times are of block {announce.block}, not {task.number}")
+        rounds, matches = await kernels.run(_match, task, task.clock, announce)
+        check_balance(rounds.bases, task.shared.basis_imbalance_max)
+        await session.send(matches)
+        return rounds
+
+
+def announced_bins(times: NDArray[np.int64], start_ps: int, bin_ps: int) -> NDArray[np.int64]:
+    """Times since the block's start, rounded to the nearest announce bin."""
+    return (times - start_ps + bin_ps // 2) // bin_ps
+
+
+def check_balance(bases: NDArray[np.uint8], bound: float) -> None:
+    """Raises BasisImbalance when |n_Z - n_X| exceeds bound·(n_Z + n_X)."""
+    total, x = len(bases), int(np.count_nonzero(bases))
+    if abs(total - 2 * x) > bound * total:
+        raise BasisImbalance(
+            f"{total - x} sifted bits in Z and {x} in X: the imbalance is {abs(total - 2 * x) / total:.1%}, at most {bound:.1%} is allowed",
+            z=total - x,
+            x=x,
+        )
+
+
+def _announcement(task: SiftTask) -> Announce:
+    bins = announced_bins(task.events.times, task.start_ps, task.shared.announce_ps)
+    return Announce(task.number, len(bins), kernels.gap_encode(bins), kernels.pack_bits(task.events.bases))
+
+
+def _match(task: SiftTask, clock: ClockMap, announce: Announce) -> tuple[SiftedRounds, Matches]:
+    """Alice's work on one block: follow the peak, pair the events, compare bases."""
+    events, shared = task.events, task.shared
+    bins = unpack_rising(announce.times, announce.count, (task.stop_ps - task.start_ps) // shared.announce_ps + 2)
+    b_bases = unpack_bits(announce.bases, announce.count)
+    b_times = task.start_ps + bins * shared.announce_ps
+    track = follow(
+        events.times,
+        b_times,
+        task.start_ps,
+        task.stop_ps,
+        clock,
+        max(task.resolution_ps, shared.announce_ps),
+        shared.window_ps,
+        task.pairs_expected,
+    )
+    ia, ib = kernels.match_coincidences(events.times, track.mapped, shared.window_ps, 0.0, 0.0, 0)
+    a_bases = events.bases[ia]
+    same = a_bases == b_bases[ib]
+    residuals = (events.times[ia] - track.mapped[ib]).astype(np.float64)[same]
+    leak = _timing_leak(residuals, events, ia[same], shared.announce_ps)
+    rounds = SiftedRounds(events.bits[ia[same]], a_bases[same], len(ia), track.clock, leak)
+    matches = Matches(
+        task.number, len(ib), kernels.gap_encode(ib.astype(np.int64)), kernels.pack_bits(np.ascontiguousarray(a_bases))
+    )
+    return rounds, matches
+
+
+def _timing_leak(residuals: NDArray[np.float64], events: Events, chosen: NDArray[np.uint32], bin_ps: int) -> float:
+    """Mean over the bases: the basis is public, the bit is not. Alice's bits are bob's but for the errors."""
+    bases, bits = events.bases[chosen], events.bits[chosen]
+    if len(bits) == 0:
+        return 0.0
+    return sum(
+        float(np.mean(bases == basis)) * timing_information(residuals[bases == basis], bits[bases == basis], bin_ps)
+        for basis in (0, 1)
+    )

@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -86,10 +87,17 @@ class Children:
         """SIGTERM in the reverse order of the start (applications before what they stand on), SIGKILL for what stays."""
         for child in reversed(self._children):
             if child.process.returncode is None:
-                child.process.terminate()
+                _signal(child, signal.SIGTERM)
                 try:
                     await asyncio.wait_for(child.process.wait(), GRACE)
                 except TimeoutError:
-                    child.process.kill()
+                    _signal(child, signal.SIGKILL)
                     await child.process.wait()
         self._children.clear()
+
+
+def _signal(child: Child, number: signal.Signals) -> None:
+    """To the child's session. Not through the process object, which would reap a child that has just ended and so take its
+    exit status from the watcher that waits for it."""
+    with suppress(ProcessLookupError):  # ended in this moment
+        os.killpg(child.process.pid, number)

@@ -124,7 +124,7 @@ def test_the_files_of_a_run_are_what_the_rooms_accept(tmp_path: Path) -> None:
     }
     ports: list[str] = []
     for side in ("alice", "bob"):
-        kms = configuration.load(layout.write_kms(side), KmsConfig)
+        kms = configuration.load(layout.write_kms(side, options), KmsConfig)
         ports += [kms.node_plane.listen, kms.kms_plane.listen, *(one.listen for one in kms.sae.values())]
         tree = tomllib.loads(layout.write_node(side, addresses, options).read_text())
         for name, kind in {"control": ControlConfig, "link": LinkConfig, "keys": KeysConfig}.items():

@@ -93,6 +93,14 @@ class Layout:
         """Path of the control socket of "alice", "bob" or "bench"."""
         return self.sockets / f"{name}.sock"
 
+    def node_store(self, side: str) -> Path:
+        """Database of a node's keys."""
+        return self.folder / "state" / side / "keys.db"
+
+    def kms_store(self, side: str) -> Path:
+        """Database of a site's KMS."""
+        return self.folder / "state" / f"kms-{side}" / "kms.db"
+
     def _write(self, name: str, tree: Mapping[str, Any]) -> Path:
         path = self.folder / f"{name}.toml"
         path.write_text(toml.dumps(tree), encoding="utf-8")
@@ -141,7 +149,7 @@ class Layout:
                 "detectors": "detectors",
                 "polarization": "polarization",
                 "channels": {"H": 0, "V": 1, "D": 2, "A": 3},
-                "shared": {"block": "5 s", "window": "6 ns", "qber_max": options.qber_max},
+                "shared": {"block": options.block, "window": "6 ns", "qber_max": options.qber_max},
             },
             "peer": {**end, "peer_id": peer, **_files(self.pki.post_quantum[side])},
             "keys": {
@@ -152,7 +160,7 @@ class Layout:
         }
         return self._write(side, tree)
 
-    def write_kms(self, side: str) -> Path:
+    def write_kms(self, side: str, options: Options) -> Path:
         """A KMS's configuration: node plane, plane between the KMSs, a classical and a post-quantum 014 listener."""
         peer = "bob" if side == "alice" else "alice"
         post_quantum = _files(self.pki.post_quantum[f"kms-{side}"])
@@ -171,6 +179,7 @@ class Layout:
                 "classical": {"listen": self._at("classical", side), **classical},
             },
             "saes": {f"sae-{side}": {}},
+            "limits": {"redelivery_window": options.redelivery_window},
             "pairs": [{"master": f"sae-{side}", "slave": f"sae-{peer}", "peer": f"kms-{peer}"}],
         }
         return self._write(f"kms-{side}", tree)

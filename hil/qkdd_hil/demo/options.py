@@ -23,6 +23,8 @@ class Options:
     seed: int = 1
     directory: Path | None = None
     live: bool = True
+    block: str = "5 s"
+    redelivery_window: str = "5 s"
 
     def forbids_key(self, expected_qber: float) -> bool:
         """Whether a single delivered key would be a failure: the line's error rate is above what may be tolerated."""

@@ -105,7 +105,7 @@ class Demo:
             raise DemoFailed(f"the bench did not start; {bench.log} ends:\n{bench.tail()}") from None
         say("bench: " + ", ".join(_where(s, k, a) for s in SIDES for k, a in addresses[s].items()))
         for side in SIDES:
-            await children.start(f"kms-{side}", [_script("qkdd-kms"), "run", layout.write_kms(side)])
+            await children.start(f"kms-{side}", [_script("qkdd-kms"), "run", layout.write_kms(side, options)])
         self._started = time.monotonic()
         for side in SIDES:
             file = layout.write_node(side, addresses[side], options)

@@ -45,6 +45,15 @@ class NodeWatch:
             tasks.create_task(self._poll(session))
             tasks.create_task(self._listen(session))
 
+    async def post(self, route: str) -> None:
+        """A command to the daemon, for example "/v1/drain"."""
+        connector = aiohttp.UnixConnector(str(self._socket))
+        async with (
+            aiohttp.ClientSession("http://qkdd", connector=connector) as session,
+            session.post(route, raise_for_status=True),
+        ):
+            pass
+
     async def _poll(self, session: aiohttp.ClientSession) -> None:
         while True:
             try:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint types contracts native sanitize check clean help
+.PHONY: crash venv demo test test-all lint types contracts native sanitize check clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ test: $(STAMP) ## the test suite (no network, no root)
 
 test-all: $(STAMP) ## the test suite with the slow tests
 	$(BIN)/python -m pytest $(ARGS)
+
+crash: $(STAMP) ## 100 rounds of kill -9 on daemons and KMSs while applications draw keys
+	$(BIN)/python -m qkdd_hil.crash --rounds 100 $(ARGS)
 
 lint: $(STAMP) ## ruff: style and format
 	$(BIN)/ruff check .

@@ -1,0 +1,150 @@
+"""Speed of the kernels: `python -m qkdd_native.bench --json`, one row a figure.
+
+CPU time of this process, median of `REPEATS`, one thread, seeded data. A row is {name, value, unit, reference, ratio, must,
+meets_must}: `reference` is the same task done beside it on this machine by numpy, or null; `must` the figure that the kernel
+is asked to reach on one core, or null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qkdd_native import bits, cascade, hashing, tags, variants
+
+REPEATS = 5
+TOEPLITZ_SIZES = ((200_000, 0.5, None), (734_003, 0.4, 400.0))
+FRAME = 100_000
+CLICKS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    name: str
+    value: float
+    unit: str
+    reference: float | None
+    ratio: float | None
+    must: float | None
+    meets_must: bool | None
+
+
+def row(name: str, value: float, unit: str, must: float | None = None, reference: float | None = None) -> Row:
+    ratio = None if reference is None else value / reference
+    return Row(name, value, unit, reference, ratio, must, None if must is None else value >= must)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Median CPU time of a call; short calls are repeated within one measurement."""
+    start = time.process_time()
+    call()
+    inner = max(1, int(0.02 / max(time.process_time() - start, 1e-6)))
+    taken = []
+    for _ in range(REPEATS):
+        start = time.process_time()
+        for _ in range(inner):
+            call()
+        taken.append((time.process_time() - start) / inner)
+    return median(taken)
+
+
+def streams(rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two sides of CLICKS clicks in one second, a fifth of them in pairs with 0.3 ns of jitter."""
+    common = rng.integers(0, 10**12, CLICKS // 5)
+    jitter = np.rint(rng.normal(0, 300, len(common))).astype(np.int64)
+    alone = rng.integers(0, 10**12, (2, CLICKS - len(common)))
+    return np.sort(np.concatenate([common, alone[0]])), np.sort(np.concatenate([common + jitter, alone[1]]))
+
+
+def fft_toeplitz(key: NDArray[np.uint8], seed: NDArray[np.uint8], m: int) -> NDArray[np.uint8]:
+    """The same product by three real FFTs in double precision."""
+    n = len(key)
+    size = 1 << (n + m - 2).bit_length()
+    product = np.fft.irfft(np.fft.rfft(seed, size) * np.fft.rfft(key, size), size)[n - 1 : n - 1 + m]
+    return (np.rint(product).astype(np.int64) & 1).astype(np.uint8)
+
+
+def toeplitz_rows(rng: np.random.Generator) -> Iterator[Row]:
+    for n, fraction, must in TOEPLITZ_SIZES:
+        m = int(n * fraction)
+        key = rng.integers(0, 2, n, dtype=np.uint8)
+        seed = rng.integers(0, 2, n + m - 1, dtype=np.uint8)
+        ours = n / seconds(partial(hashing.toeplitz, key, seed, m)) / 1e6
+        fft = n / seconds(partial(fft_toeplitz, key, seed, m)) / 1e6
+        yield row(f"toeplitz n={n} m={m}", ours, "Mbit/s of key input", must, fft)
+
+
+def hash_rows() -> Iterator[Row]:
+    for size in (1024, 16384, 1 << 20):
+        data = bytes(size)
+        yield row(
+            f"poly_hash {size} bytes",
+            size / seconds(partial(hashing.poly_hash, data, bytes(16))) / 1e9,
+            "GB/s",
+        )
+
+
+def tag_rows(rng: np.random.Generator) -> Iterator[Row]:
+    a, b = streams(rng)
+    both = 2 * CLICKS / 1e6
+    matching = seconds(lambda: tags.match_coincidences(a, b, 2000, 0.0, 1e-7, 0))
+    searching = seconds(lambda: np.searchsorted(b, a))
+    yield row("match_coincidences", both / matching, "Mtags/s, both sides", 220.0, both / searching)
+    yield row(
+        "delay_histogram 2 us", both / seconds(lambda: tags.delay_histogram(a, b, -(10**6), 1000, 2000)), "Mtags/s"
+    )
+    yield row("fold_histogram 2^16", CLICKS / 1e6 / seconds(lambda: tags.fold_histogram(a, 1000, 1 << 16)), "Mtags/s")
+    rounded = a // 2000
+    encoded = tags.gap_encode(rounded)
+    yield row("gap_encode", CLICKS / 1e6 / seconds(lambda: tags.gap_encode(rounded)), "Mtags/s")
+    yield row("gap_decode", CLICKS / 1e6 / seconds(lambda: tags.gap_decode(encoded, CLICKS)), "Mtags/s")
+
+
+def frame_rows(rng: np.random.Generator) -> Iterator[Row]:
+    key = rng.integers(0, 2, FRAME, dtype=np.uint8)
+    edges = np.arange(0, FRAME - 73, 73, dtype=np.uint32)
+
+    def passes() -> None:
+        frame = cascade.CascadeFrame(key, bytes(32), 4)
+        for number in range(4):
+            frame.range_parities(number, edges, edges + np.uint32(73))
+
+    yield row("Cascade frame, 4 passes laid out, one side", FRAME / seconds(passes) / 1e6, "Mbit/s")
+    packing, copying = seconds(lambda: bits.pack_bits(key)), seconds(lambda: np.packbits(key))
+    yield row("pack_bits", FRAME / packing / 1e9, "Gbit/s", None, FRAME / copying / 1e9)
+
+
+def rows() -> Iterator[Row]:
+    rng = np.random.default_rng(1)
+    yield from toeplitz_rows(rng)
+    yield from hash_rows()
+    yield from tag_rows(rng)
+    yield from frame_rows(rng)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m qkdd_native.bench", description="Speed of the kernels on one core."
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    parser.add_argument("--variant", choices=variants.NAMES, help="force a variant (default: the fastest)")
+    arguments = parser.parse_args()
+    variants.select(arguments.variant)
+    for figure in rows():
+        if arguments.json:
+            print(json.dumps({**asdict(figure), "variant": variants.variant()}))
+        else:
+            must = "" if figure.must is None else f"  must {figure.must:g}: {'yes' if figure.meets_must else 'no'}"
+            print(f"{figure.name:<45}{figure.value:>10.2f} {figure.unit}{must}")
+
+
+if __name__ == "__main__":
+    main()

@@ -83,6 +83,11 @@ class HandOver:
         """Something was spooled (the committer's `on_accept`)."""
         self._wake.set()
 
+    async def wait_for_work(self) -> None:
+        """Return when something was spooled since the last call."""
+        await self._wake.wait()
+        self._wake.clear()
+
     async def close(self) -> None:
         """Drop the connection; idempotent."""
         client, self._client = self._client, None

@@ -8,7 +8,7 @@ from pathlib import Path
 from qkdd.core.config import Section
 from qkdd.core.units import Seconds
 from qkdd.peer.errors import TlsSettingRefused
-from qkdd.peer.session import SessionSettings
+from qkdd.peer.opening import SessionSettings
 from qkdd.peer.tls import POST_QUANTUM_GROUPS, POST_QUANTUM_SIGNATURES, TlsProfile
 
 

@@ -32,7 +32,8 @@ from qkdd.peer.errors import (
     VersionMismatch,
 )
 from qkdd.peer.frames import Frame, FrameType, header
-from qkdd.peer.session import LinkIdentity, Session
+from qkdd.peer.opening import LinkIdentity
+from qkdd.peer.session import Session
 from qkdd.peer.tls_errors import explain
 from qkdd.peer.wire import Connection, TlsWire, facts_of
 

@@ -11,17 +11,16 @@ import asyncio
 import re
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import msgspec
 
-from qkdd import __version__
 from qkdd.core import log
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
 from qkdd.core.errors import QkddError
 from qkdd.peer import frames, hello
-from qkdd.peer.auth import Authenticator, ReceivedSeal, auth_state
+from qkdd.peer.auth import Authenticator, ReceivedSeal
 from qkdd.peer.contract import ALICE_TO_BOB, BOB_TO_ALICE, AuthMode, M, MaskStore, Message, Role, Seal
 from qkdd.peer.errors import (
     AuthenticationFailed,
@@ -34,6 +33,7 @@ from qkdd.peer.errors import (
     ProtocolError,
 )
 from qkdd.peer.frames import Frame, FrameType
+from qkdd.peer.opening import LinkIdentity, SessionSettings, exchange
 from qkdd.peer.wire import Connection
 
 _INBOX_LIMIT = (
@@ -41,27 +41,6 @@ _INBOX_LIMIT = (
 )  # unread bytes; the protocol is in lock-step, so more than a block's worth is an attack or a defect
 _CODE = re.compile(r"^QKD(-[A-Z0-9]+){2,8}$")
 _log = log.get("peer")
-
-
-class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Deadlines in seconds: `silence` without any frame, `ping` between pings, `answer` of one awaited message, `hello` of
-    the opening."""
-
-    silence: float = 30.0
-    ping: float = 5.0
-    answer: float = 600.0
-    hello: float = 15.0
-
-
-class LinkIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """Who this node is on this link. `shared` is the canonical form of [link.shared]: dotted key → value as text."""
-
-    role: Role
-    local_id: str
-    peer_id: str
-    link: str
-    shared: Mapping[str, str]
-    boot_id: bytes
 
 
 class Abort(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -122,60 +101,15 @@ class Session:
         """Exchange hellos and begin. On any refusal the connection is closed and its error raised, on both sides."""
         try:
             async with clock.deadline(settings.hello):
-                return await cls._open(connection, who, store, settings, clock, meter)
+                opened = await exchange(connection, who, store, clock)
         except TimeoutError:
             connection.wire.drop()
             raise PeerSilent(f"{who.peer_id} said no hello within {settings.hello:g} s") from None
         except BaseException:
             connection.wire.close()
             raise
-
-    @classmethod
-    async def _open(
-        cls,
-        connection: Connection,
-        who: LinkIdentity,
-        store: MaskStore,
-        settings: SessionSettings,
-        clock: Clock,
-        meter: Meter,
-    ) -> Session:
-        ours = hello.Hello(
-            protocol_min=hello.PROTOCOL_MIN,
-            protocol_max=hello.PROTOCOL_MAX,
-            software=f"qkdd {__version__}",
-            node_id=who.local_id,
-            peer_id=who.peer_id,
-            role=who.role,
-            link=who.link,
-            boot_id=who.boot_id,
-            nonce=secrets.token_bytes(hello.NONCE_BYTES),
-            capabilities=sorted(hello.CAPABILITIES),
-            required=sorted(name for name, needed in hello.CAPABILITIES.items() if needed),
-            shared=dict(who.shared),
-            auth=auth_state(store),
-        )
-        sent = [*_frame(FrameType.HELLO, 0, hello.encode(ours))]
-        connection.wire.write(*sent)
-        first = await _expect(connection, FrameType.HELLO, 0)
-        facts = connection.facts
-        theirs = hello.decode(first.body)
-        terms = hello.agree(ours, theirs, facts.peer, facts.exporter)
-        context: list[str | bytes] = [terms.session_id, who.link, facts.binding, terms.shared_hash]
-        context += [who.local_id, who.peer_id] if who.role == "alice" else [who.peer_id, who.local_id]
-        authenticator = Authenticator(who.role, context, store, facts.signing_key, facts.peer_key)
-        authenticator.start(ours.auth, theirs.auth)
-        ready = _frame(FrameType.READY, 1, terms.session_id)
-        connection.wire.write(*ready)
-        started = clock.monotonic()
-        second = await _expect(connection, FrameType.READY, 1)
-        if second.body != terms.session_id:
-            raise ProtocolError("the other node is ready for another session than this one (old frames?)")
-        authenticator.sent(*sent, *ready)
-        authenticator.received(first)
-        authenticator.received(second)
-        session = cls(connection, who, terms, authenticator, settings, clock, meter)
-        session.rtt = clock.monotonic() - started
+        session = cls(connection, who, opened.terms, opened.authenticator, settings, clock, meter)
+        session.rtt = opened.rtt
         session._begin()
         return session
 
@@ -463,19 +397,6 @@ class Session:
         if self._monitor is not None:
             self._monitor.cancel()
         _log.info("peer session ended", peer=self.peer_id, **log.error_fields(error))
-
-
-def _frame(kind: FrameType, sequence: int, body: bytes) -> tuple[bytes, bytes]:
-    return frames.header(kind, sequence, len(body)), body
-
-
-async def _expect(connection: Connection, kind: FrameType, sequence: int) -> Frame:
-    frame = await connection.next()
-    if frame.sequence != sequence:
-        raise FrameReplayed(f"frame {frame.sequence} arrived, {sequence} was due", got=frame.sequence, due=sequence)
-    if frame.type is not kind:
-        raise ProtocolError(f"a {frame.type.name} frame arrived where {kind.name} was expected")
-    return frame
 
 
 def _abort_of(body: bytes) -> Abort:

@@ -16,7 +16,8 @@ from qkdd.core.errors import QkddError
 from qkdd.core.secret import Secret
 from qkdd.peer.contract import ALICE_TO_BOB, BOB_TO_ALICE, DIRECTIONS, HASH_KEY_BYTES, MASK_BYTES, Role
 from qkdd.peer.errors import PeerClosed
-from qkdd.peer.session import LinkIdentity, Session, SessionSettings
+from qkdd.peer.opening import LinkIdentity, SessionSettings
+from qkdd.peer.session import Session
 from qkdd.peer.wire import ChannelFacts, Connection, OnBytes, OnLost
 
 Tamper = Callable[[bytes], bytes | None]

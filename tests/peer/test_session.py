@@ -31,7 +31,8 @@ from qkdd.peer import (
 )
 from qkdd.peer.errors import AuthStateMismatch, CertIdentity, RoleMismatch
 from qkdd.peer.frames import FrameType
-from qkdd.peer.session import LinkIdentity, Session, SessionSettings
+from qkdd.peer.opening import LinkIdentity, SessionSettings
+from qkdd.peer.session import Session
 from qkdd.peer.wire import Connection
 from qkdd.testing.clock import FakeClock
 from qkdd.testing.peer import MemoryMasks, MemoryWire, link_identity, memory_connections, session_pair

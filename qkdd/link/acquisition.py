@@ -66,6 +66,17 @@ class Acquisition:
         self.dropped = 0  # clicks dropped because nobody took them in time
 
     @property
+    def failure(self) -> BaseException | None:
+        """What ended the reading; None while it goes on."""
+        return self._failure
+
+    async def failed(self) -> BaseException:
+        """Wait until the reading has ended by an error, and return it."""
+        while self._failure is None:
+            await self._moved.wait()
+        return self._failure
+
+    @property
     def until(self) -> int:
         """The stream is complete up to here, ps."""
         return self._until

@@ -60,8 +60,9 @@ def check_balance(bases: NDArray[np.uint8], bound: float) -> None:
     """Raises BasisImbalance when |n_Z - n_X| exceeds bound·(n_Z + n_X)."""
     total, x = len(bases), int(np.count_nonzero(bases))
     if abs(total - 2 * x) > bound * total:
+        share = abs(total - 2 * x) / total
         raise BasisImbalance(
-            f"{total - x} sifted bits in Z and {x} in X: the imbalance is {abs(total - 2 * x) / total:.1%}, at most {bound:.1%} is allowed",
+            f"{total - x} sifted bits in Z, {x} in X: imbalance {share:.1%}, at most {bound:.1%} is allowed",
             z=total - x,
             x=x,
         )

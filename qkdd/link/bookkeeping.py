@@ -1,0 +1,156 @@
+"""Turns what happens on a link into its status, its metrics and its log lines. Nothing else reads or writes these."""
+
+from __future__ import annotations
+
+from qkdd.core import log
+from qkdd.core.clock import Clock
+from qkdd.core.counters import Meter
+from qkdd.core.errors import QkddError
+from qkdd.distill.blocks import DistilledBlock
+from qkdd.link.aligning import AlignmentResult
+from qkdd.link.clockmap import PS, ClockMap
+from qkdd.link.config import LinkConfig
+from qkdd.link.events import Events
+from qkdd.link.protocols import SiftedRounds
+from qkdd.link.status import BlockRecord, LinkState, LinkStatus
+
+_LOG = log.get("link")
+
+
+class Bookkeeping:
+    """One per LinkSession."""
+
+    def __init__(self, config: LinkConfig, status: LinkStatus, clock: Clock, meter: Meter) -> None:
+        self._config, self._status, self._clock, self._meter = config, status, clock, meter
+        self._name = config.name
+        meter.set("qkdd_link_dead_time_seconds", float(config.shared.dead_time), link=self._name)
+
+    def state(self, state: LinkState, error: QkddError | None = None) -> None:
+        """Enter a state; logged once when it changes."""
+        before = self._status.snapshot.state
+        if state is LinkState.LOST and before is not LinkState.LOST:
+            self._status.update(lock_losses=self._status.snapshot.lock_losses + 1)
+            self._meter.add("qkdd_link_lock_losses_total", link=self._name)
+        self._status.set_state(state, error.code if error else None)
+        self._meter.set("qkdd_link_up", float(state is LinkState.RUNNING), link=self._name)
+        if before is not state:
+            _LOG.info("link " + state.value, link=self._name, **(log.error_fields(error) if error else {}))
+
+    def aligned(self, result: AlignmentResult, delays_ps: tuple[float, ...]) -> None:
+        """An alignment succeeded."""
+        statistics = result.statistics
+        self._status.update(
+            qber=statistics.qber,
+            visibility=statistics.visibility,
+            chsh_s_inferred=statistics.chsh_s,
+            chsh_s_error=statistics.chsh_error,
+            sacrificed_bits=statistics.bits,
+            sacrificed_errors=statistics.errors,
+            coincidences=statistics.matrix,
+            coincidences_per_s=result.pairs_per_s,
+            delays_ps=(delays_ps[0], delays_ps[1], delays_ps[2], delays_ps[3]),
+            timing_leak_bits=result.timing_leak,
+        )
+        self.clock_map(result.clock)
+        for basis, visibility in zip("ZX", statistics.visibility, strict=True):
+            self._meter.set("qkdd_link_visibility_ratio", visibility, link=self._name, basis=basis)
+        self._meter.set("qkdd_link_chsh_s_inferred", statistics.chsh_s, link=self._name)
+        if statistics.qber is not None:
+            self._meter.set("qkdd_link_qber_ratio", statistics.qber, link=self._name)
+        snapshot = self._status.snapshot
+        self._status.emit(
+            "aligned",
+            qber=statistics.qber,
+            chsh_s_inferred=statistics.chsh_s,
+            offset_s=snapshot.offset_s,
+            drift=snapshot.drift,
+        )
+        _LOG.info(
+            "clocks aligned",
+            link=self._name,
+            offset_s=snapshot.offset_s,
+            drift=snapshot.drift,
+            qber=statistics.qber,
+            pairs_per_s=round(result.pairs_per_s),
+        )
+
+    def clock_map(self, clock: ClockMap) -> None:
+        """The alignment moved on."""
+        offset = -clock.offset_ps / PS
+        self._status.update(offset_s=offset, drift=-clock.drift)
+        self._meter.set("qkdd_link_clock_offset_seconds", offset, link=self._name)
+        self._meter.set("qkdd_link_clock_drift_ratio", -clock.drift, link=self._name)
+
+    def events(self, events: Events, seconds: float) -> None:
+        """A block's clicks became events."""
+        self._status.update(
+            clicks_per_s=events.clicks / seconds,
+            multi_click_ratio=events.multi_clicks / max(1, len(events)),
+            blanked_ratio=events.blanked / max(1, events.clicks),
+        )
+
+    def sifted(self, rounds: SiftedRounds, seconds: float) -> None:
+        """A block was sifted."""
+        self._meter.add("qkdd_link_coincidences_total", rounds.pairs, link=self._name)
+        self._meter.add("qkdd_link_sifted_bits_total", len(rounds.bits), link=self._name)
+        self._status.update(coincidences_per_s=rounds.pairs / seconds)
+        if rounds.clock is not None:
+            self.clock_map(rounds.clock)
+        if rounds.timing_leak is not None:
+            self._status.update(timing_leak_bits=rounds.timing_leak)
+
+    def accepted(self, block: DistilledBlock, processing_s: float) -> None:
+        """A block became key on both nodes."""
+        self._status.add_block(
+            BlockRecord(
+                number=block.number,
+                wall=self._clock.wall(),
+                accepted=True,
+                code=None,
+                sifted=block.sifted,
+                qber=block.qber,
+                tolerated=block.tolerated_error,
+                length=block.length,
+                leak=block.leak,
+                f_sec=block.f_sec,
+                acquisition_s=block.acquisition_s,
+                processing_s=processing_s,
+            )
+        )
+        name = self._name
+        self._meter.add("qkdd_blocks_accepted_total", link=name)
+        self._meter.add("qkdd_secret_bits_total", block.length, link=name)
+        self._meter.set("qkdd_secret_key_rate_bits_per_second", block.length / block.acquisition_s, link=name)
+        self._meter.set("qkdd_block_leak_bits", block.leak, link=name)
+        self._meter.observe("qkdd_block_processing_seconds", processing_s, link=name)
+        self._meter.set("qkdd_link_qber_ratio", block.qber, link=name)
+        self._meter.add("qkdd_link_up_seconds_total", block.acquisition_s, link=name)
+        _LOG.info("block accepted", link=name, block=block.number, bits=block.length, qber=round(block.qber, 5))
+
+    def refused(
+        self, number: int, code: str, sifted: int, acquisition_s: float, processing_s: float, error: QkddError
+    ) -> None:
+        """A block was discarded on both nodes. `code` is the reason, wherever it arose."""
+        errors, opened = error.details.get("test_errors"), error.details.get("test_size")
+        qber = errors / opened if isinstance(errors, int) and isinstance(opened, int) and opened else None
+        tolerated = error.details.get("tolerated_error")
+        self._status.add_block(
+            BlockRecord(
+                number=number,
+                wall=self._clock.wall(),
+                accepted=False,
+                code=code,
+                sifted=sifted,
+                qber=qber,
+                tolerated=tolerated if isinstance(tolerated, float) else None,
+                length=0,
+                leak=None,
+                f_sec=None,
+                acquisition_s=acquisition_s,
+                processing_s=processing_s,
+            )
+        )
+        self._meter.add("qkdd_blocks_refused_total", link=self._name, code=code)
+        if qber is not None:
+            self._meter.set("qkdd_link_qber_ratio", qber, link=self._name)
+        _LOG.warning("block refused", link=self._name, block=number, reason=code, **log.error_fields(error))

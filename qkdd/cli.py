@@ -54,7 +54,7 @@ def run(
     human: Annotated[bool, typer.Option(help="Log lines for people instead of JSON.")] = False,
 ) -> None:
     """Run one node until SIGTERM. Refuses a wrong configuration before anything starts."""
-    from qkdd.node.daemon import run_file
+    from qkdd.node.main import run_file
 
     raise typer.Exit(run_file(file, log_level=log_level or None, human=human))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import TypeVar
 
 from qkdd.core import log
 from qkdd.core.clock import Clock
@@ -12,9 +14,25 @@ from qkdd.core.counters import Meter
 from qkdd.core.notify import sd_notify, watchdog_interval
 from qkdd.node.errors import PartStalled
 
+T = TypeVar("T")
 _log = log.get("node")
 HEARTBEAT_S = 1.0  # how often a part beats that has nothing else to do
 CHECK_S = 5.0  # how often stalled parts are looked for when no watchdog is set
+
+
+async def beating(waiting: Coroutine[object, object, T], beat: Callable[[], None], clock: Clock) -> T:
+    """Await what may rightly take long (the other node, the operator), beating all the while."""
+    task = asyncio.create_task(waiting)
+    try:
+        while not task.done():
+            beat()
+            pause = asyncio.create_task(clock.sleep(HEARTBEAT_S))
+            await asyncio.wait({task, pause}, return_when=asyncio.FIRST_COMPLETED)
+            pause.cancel()
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @dataclass(slots=True)

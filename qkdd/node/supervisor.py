@@ -99,6 +99,7 @@ class Supervisor:
         self._backoff = backoff or BackoffConfig()
         self.parts: dict[str, Part] = {}
         self.tally: dict[str, ErrorTally] = {}
+        self.on_interlock: Callable[[QkddError], None] = lambda _error: None
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def add(self, name: str, kind: str, life: Life, *, patience: float = 60.0) -> Part:
@@ -150,6 +151,7 @@ class Supervisor:
             self._note_down(part, error)
             if error.kind is Kind.INTERLOCK:
                 self._enter(part, State.TRIPPED)
+                self.on_interlock(error)
                 await self._wait(part, None)
             else:
                 pause = self._pause(part, error)

@@ -1,0 +1,390 @@
+"""The daemon: all rooms of one node, wired together; its life from start to SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from qkdd import __version__, kernels
+from qkdd.control import views
+from qkdd.control.errors import BadRequest, NotNow
+from qkdd.control.events import EventHub
+from qkdd.control.server import ControlServer
+from qkdd.core import log
+from qkdd.core.clock import Clock
+from qkdd.core.errors import QkddError
+from qkdd.device import Driver
+from qkdd.distill import Distiller
+from qkdd.keys import HandOver, tls_profile
+from qkdd.link.session import LinkSession
+from qkdd.link.status import LinkStatus
+from qkdd.node.config import NodeConfig
+from qkdd.node.devices import Devices
+from qkdd.node.errors import ReloadRefused
+from qkdd.node.health import HEARTBEAT_S, Health, ServiceManager, beating
+from qkdd.node.linkrun import PART, PATIENCE_S, LinkRun, RunningLink
+from qkdd.node.reload import read_changes
+from qkdd.node.report import Stock, block_view, error_count, keys_view, link_view, part_view
+from qkdd.node.rooms import Rooms, open_rooms
+from qkdd.node.supervisor import State, Supervisor
+from qkdd.peer import PeerSession
+from qkdd.peer.tls import client_context
+from qkdd.telemetry.meter import PrometheusMeter
+from qkdd.telemetry.server import MetricsServer
+
+DRAIN_ON_STOP_S = 20.0  # for the block in hand; then it is discarded on both nodes
+PEER_PATIENCE_S = 60.0
+_LEVELS = ("debug", "info", "warning", "error")
+_log = log.get("node")
+
+
+class Daemon:
+    """One node. The constructor does no I/O; a `start` that fails leaves nothing behind. Implements `NodeControl`."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        clock: Clock,
+        *,
+        source: Path | None = None,
+        jitter: Callable[[], float] = random.random,
+        memory_locked: bool = False,
+        human: bool = False,
+    ) -> None:
+        self.config, self.clock = config, clock
+        self.meter = PrometheusMeter()
+        self.events = EventHub(clock)
+        self.health = Health(clock, self.meter)
+        self.manager = ServiceManager(clock, self.health)
+        publish = self.events.publish
+        self.supervisor = Supervisor(clock, self.meter, self.health, publish, jitter, config.node.backoff)
+        self.supervisor.on_interlock = self.trip
+        self._devices = Devices(
+            config.devices, config.node.counts, clock, self.meter, self.health, self.supervisor, publish,
+            config.node.allowed_drivers,
+        )  # fmt: skip
+        self._source, self._human, self._memory_locked = source, human, memory_locked
+        self._rooms: Rooms | None = None
+        self._link: LinkRun | None = None
+        self._hand_over: HandOver | None = None
+        self._stack = AsyncExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stock = Stock({})
+        self._tripped: QkddError | None = None
+        self._stopping = self._peer_started = False
+        self._started, self._started_wall = clock.monotonic(), clock.wall()
+
+    @property
+    def rooms(self) -> Rooms:
+        if self._rooms is None:
+            raise NotNow("the node is not open")
+        return self._rooms
+
+    @property
+    def link_run(self) -> LinkRun:
+        if self._link is None:
+            raise NotNow("the node is not open")
+        return self._link
+
+    # --- life ------------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open stores and sockets and begin to supervise. Devices, peer and KMS may come later: their absence is no failure.
+
+        Raises what is refused at once: StateInUse, CredentialError, SocketInUse, MetricsListenFailed, StorageFailed, …
+        """
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _open(self) -> None:
+        config = self.config
+        self._started, self._started_wall = self.clock.monotonic(), self.clock.wall()
+        self._rooms = await open_rooms(config, self.clock, self.meter, self._wake_hand_over, self._stack)
+        self._link = LinkRun(
+            config.link, config.calibration, self._devices, self._make_link, self.clock, self.meter,
+            self.health, self.supervisor, self.events.publish,
+        )  # fmt: skip
+        self.meter.set("qkdd_build_info", 1, version=__version__, kernels=kernels.variant())
+        self.meter.set("qkdd_start_time_seconds", self._started_wall)
+        self.meter.set("qkdd_memory_locked", float(self._memory_locked))
+        self.meter.set("qkdd_draining", 0)
+        if config.telemetry is not None:
+            metrics = MetricsServer(config.telemetry.listen, self.meter, self._refresh_metrics)
+            await metrics.start()
+            self._stack.push_async_callback(metrics.stop)
+        control = ControlServer(config.control, self, self._rooms.audit, self.clock)
+        await control.start()
+        self._stack.push_async_callback(control.stop)
+        self._rooms.audit.write("daemon started", node=config.node.id, version=__version__)
+        self._supervise()
+        self.manager.ready()
+        _log.info("daemon started", node=config.node.id, link=config.link.name, role=config.link.role)
+
+    def _supervise(self) -> None:
+        """What is added last is stopped first."""
+        self.supervisor.add("store", "store", self._store_life)
+        self._add_kms()
+        self._devices.start()
+        self.supervisor.add("peer", "peer", self._peer_life, patience=PEER_PATIENCE_S + self.config.peer.opening)
+        self.supervisor.add(PART, "link", self.link_run.life, patience=PATIENCE_S)
+        self._spawn(self.manager.watch())
+
+    def _add_kms(self) -> None:
+        self.supervisor.add("kms", "kms", self._kms_life, patience=60.0 + self.config.keys.answer_deadline)
+
+    async def stop(self) -> None:
+        """Finish the block in hand, or discard it on both nodes; then close everything in the reverse order."""
+        self._stopping = True
+        self.manager.stopping()
+        try:
+            async with self.clock.deadline(DRAIN_ON_STOP_S):
+                await self.link_run.drain()
+        except TimeoutError:
+            _log.warning("the block in hand was not finished in time and is discarded", after=DRAIN_ON_STOP_S)
+        await self.supervisor.stop()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.events.publish("node.stopped", node=self.config.node.id)
+        self.events.close()
+        self.rooms.audit.write("daemon stopped", node=self.config.node.id)
+        await self._stack.aclose()
+        _log.info("daemon stopped", node=self.config.node.id)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- lives of the parts ----------------------------------------------------------------------------------------------
+
+    async def _store_life(self, up: Callable[[], None]) -> None:
+        """Ask the store for its stock every second: what a full or dying disk shows itself by."""
+        while True:
+            await self._stock.refresh(self.rooms.spool)
+            self._stock.ledger = self.rooms.ledger.view(
+                now=self.clock.wall(), eps_block=self.config.link.shared.eps_block
+            )
+            up()
+            self.health.beat("store")
+            self.manager.status(self._status_line())
+            await self.clock.sleep(HEARTBEAT_S)
+
+    async def _peer_life(self, up: Callable[[], None]) -> None:
+        """One session with the other node, from its hello to its end."""
+        peer, beat = self.rooms.peer, self.health.beater("peer")
+        if not self._peer_started:
+            await peer.start()
+            self._peer_started = True
+        if self.config.peer.connect is not None:
+            session = await peer.connect_once()
+        else:
+            session = await beating(peer.accept(), beat, self.clock)
+        self.link_run.offer(session)
+        up()
+        try:
+            raise await beating(session.wait_ended(), beat, self.clock)
+        finally:
+            self.link_run.withdraw(session)
+            await session.close()
+
+    async def _kms_life(self, up: Callable[[], None]) -> None:
+        """Hand over what waits, as long as the KMS takes it."""
+        keys, beat = self.config.keys, self.health.beater("kms")
+        hand_over = HandOver(
+            keys,
+            self.rooms.spool,
+            node_id=self.config.node.id,
+            peer_id=self.config.peer.peer_id,
+            link=self.config.link.name,
+            context=client_context(tls_profile(keys), self.clock),
+            clock=self.clock,
+            meter=self.meter,
+            audit=self.rooms.audit,
+        )
+        self._hand_over = hand_over
+        try:
+            while True:
+                while count := await hand_over.push_once():
+                    beat()
+                    self.events.publish("keys.delivered", kms=keys.kms_id, chunks=count)
+                up()  # with nothing to hand over the KMS is not asked: no news is good news
+                await beating(hand_over.wait_for_work(), beat, self.clock)
+        finally:
+            self._hand_over = None
+            await hand_over.close()
+
+    def _wake_hand_over(self) -> None:
+        if self._hand_over is not None:
+            self._hand_over.notify()
+
+    def _make_link(
+        self, tagger: Driver, session: PeerSession, status: LinkStatus, heartbeat: Callable[[], None]
+    ) -> RunningLink:
+        """A fresh distiller for each session: both nodes' trackers of the error rate start from the same stretch."""
+        config = self.config.link
+        return LinkSession(
+            config,
+            config.role,
+            tagger,  # type: ignore[arg-type]  # the configuration check saw the role
+            session,
+            Distiller(config.shared),
+            self.rooms.committer,
+            self.rooms.ledger,
+            self.clock,
+            self.meter,
+            status=status,
+            heartbeat=heartbeat,
+        )
+
+    # --- interlock -------------------------------------------------------------------------------------------------------
+
+    def trip(self, error: QkddError) -> None:
+        """Hook of safety interlocks: stop the link, bring every device into its safe state, wait for the operator."""
+        if self._tripped is None and not self._stopping:
+            self._tripped = error
+            self.supervisor.note("interlock", error)
+            _log.error("interlock tripped", **log.error_fields(error))
+            self.events.publish("interlock.tripped", code=error.code, message=error.message)
+            self._spawn(self._make_safe())
+
+    async def _make_safe(self) -> None:
+        await self.supervisor.stop(PART)
+        self.supervisor.forget(PART)
+        await self._devices.safe()
+
+    # --- what the control socket asks (NodeControl) ------------------------------------------------------------------------
+
+    def status(self) -> views.StatusView:
+        state = self._state()
+        return views.StatusView(
+            node=self.config.node.id,
+            version=__version__,
+            kernels=kernels.variant(),
+            state=state,
+            healthy=state in ("running", "drained"),
+            uptime_s=self.clock.monotonic() - self._started,
+            started=self._started_wall,
+            memory_locked=self._memory_locked,
+            parts=[part_view(part, self.health, self.clock) for part in self.supervisor.parts.values()],
+            link=self.link(),
+            keys=self.keys(),
+        )
+
+    def _state(self) -> str:
+        if self._stopping:
+            return "stopping"
+        if self._tripped is not None:
+            return "tripped"
+        parts = self.supervisor.parts.values()
+        others_up = all(p.state is State.UP for p in parts if p.name != PART)
+        if self.link_run.draining and others_up:
+            return "draining" if self.link_run.active else "drained"
+        if any(self.health.is_stalled(p.name) for p in parts):
+            return "degraded"
+        if all(p.state is State.UP for p in parts):
+            return "running"
+        return "starting" if all(p.error is None for p in parts) else "degraded"
+
+    def _status_line(self) -> str:
+        link = self.link_run.status.snapshot
+        qber = "" if link.qber is None else f", QBER {100 * link.qber:.2f} %"
+        refused = sum(link.blocks_refused.values())
+        return (
+            f"{self._state()}; link {link.state.value}{qber}; blocks {link.blocks_accepted} accepted, {refused} refused"
+        )
+
+    def devices(self) -> list[views.DeviceView]:
+        return self._devices.shown()
+
+    async def fields(self, device: str) -> list[views.FieldView]:
+        return await self._devices.fields(device)
+
+    def link(self) -> views.LinkView:
+        run = self.link_run
+        return link_view(self.config.link, run.status.snapshot, run.session, self.config.peer.peer_id)
+
+    def blocks(self, limit: int) -> list[views.BlockView]:
+        return [block_view(block) for block in reversed(self.link_run.status.snapshot.last_blocks[-limit:])]
+
+    def keys(self) -> views.KeysView:
+        kms = self.supervisor.parts.get("kms")
+        up = kms is not None and kms.state is State.UP
+        return keys_view(self._stock, self.rooms.masks, self.link_run.session, kms_up=up)
+
+    def errors(self) -> list[views.ErrorCount]:
+        """The newest first."""
+        tally = sorted(self.supervisor.tally.items(), key=lambda item: -item[1].time)
+        return [error_count(code, entry) for code, entry in tally]
+
+    async def calibrate_polarization(self) -> views.CalibrationView:
+        return await self.link_run.calibrate()
+
+    async def drain(self) -> views.Done:
+        await self.link_run.drain()
+        return views.Done(
+            message="drained: no block is in hand, no new one begins", details=["`qkdctl resume` goes on"]
+        )
+
+    async def resume(self) -> views.Done:
+        """Go on after `drain` or after an interlock; try at once whatever waits for its next attempt."""
+        if self._tripped is not None:
+            self._tripped = None
+            self._start_again()
+        self.link_run.resume()
+        self.supervisor.kick(*(p.name for p in self.supervisor.parts.values() if p.state is not State.UP))
+        return views.Done(message="going on")
+
+    def _start_again(self) -> None:
+        self._devices.start()
+        self.supervisor.add(PART, "link", self.link_run.life, patience=PATIENCE_S)
+
+    async def reload(self) -> views.Done:
+        """Take over what may change while running. Raises ReloadRefused; then nothing was changed but what is named."""
+        if self._source is None:
+            raise ReloadRefused("the daemon was not started from a file")
+        self.manager.reloading()
+        try:
+            new, changed = await asyncio.to_thread(read_changes, self._source, self.config)
+            self.rooms.peer.config = new.peer
+            if self._peer_started:
+                try:
+                    self.rooms.peer.reload()
+                except QkddError as error:
+                    self.rooms.peer.config = self.config.peer
+                    raise ReloadRefused(f"certificates are not taken over: {error}") from None
+            self.config = new
+        finally:
+            self.manager.ready()
+        self.link_run.calibration = new.calibration
+        await self.supervisor.stop("kms")
+        self.supervisor.forget("kms")
+        self._add_kms()
+        self.supervisor.kick("peer")
+        log.configure(new.node.log_level, human=self._human)
+        _log.info("configuration reloaded", changed=", ".join(changed) or "nothing but certificates")
+        self.events.publish("node.reloaded", changed=", ".join(changed))
+        return views.Done(message="reloaded; certificates are renewed in a new handshake", details=changed)
+
+    def set_log_level(self, level: str) -> views.Done:
+        if level not in _LEVELS:
+            raise BadRequest(f"there is no log level {level!r}", remedy=f"one of {', '.join(_LEVELS)}")
+        log.configure(level, human=self._human)
+        return views.Done(message=f"log level {level} until the next start or reload")
+
+    def _refresh_metrics(self) -> None:
+        """Before each scrape: ages and levels that nobody reports by himself."""
+        self.health.check()
+        if self.link_run.last_calibration is not None:
+            age = self.clock.monotonic() - self.link_run.last_calibration
+            self.meter.set("qkdd_time_since_calibration_seconds", age)
+        if (ledger := self._stock.ledger) is not None:
+            self.meter.set("qkdd_epsilon_spent_ratio", ledger.fraction)
+            if ledger.days_left is not None:
+                self.meter.set("qkdd_epoch_days_left", ledger.days_left)

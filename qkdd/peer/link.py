@@ -38,6 +38,8 @@ from qkdd.peer.tls_errors import explain
 from qkdd.peer.wire import Connection, TlsWire, facts_of
 
 RETRY_REHANDSHAKE = 60.0  # s, after a re-handshake that the network spoiled; the session goes on meanwhile
+MAX_STRANGERS = 64  # connections that have not said hello yet; whoever comes then is turned away
+_MAX_TOLD = 16  # refusals kept for `accept` while nobody waits in it
 _log = log.get("peer")
 
 # what an authenticated or at least certified peer did wrong: the operator of this node wants to see it. Anything else that
@@ -134,13 +136,19 @@ class PeerLink:
         self._meter.set("qkdd_peer_certificate_expiry_seconds", left)
         return context
 
-    def reload(self) -> None:
-        """Read certificate, key, trust and revocation list again and ask for a re-handshake.
+    def reload(self, config: PeerConfig | None = None) -> None:
+        """Read certificate, key, trust and revocation list again (from a new section's paths if given) and re-handshake.
 
         Raises CredentialError or TlsSettingRefused and keeps what was there. A session whose peer is no longer acceptable
-        ends at the re-handshake.
+        ends at the re-handshake. Addresses and the peer's id cannot change this way.
         """
-        self._context = self._new_context()
+        before = self.config
+        self.config = config or before
+        try:
+            self._context = self._new_context()
+        except QkddError:
+            self.config = before
+            raise
         if self.session is None or self.session.failure is not None:
             return
         if self._who.role == "bob":
@@ -237,6 +245,9 @@ class PeerLink:
 
     def welcome(self, transport: asyncio.Transport) -> None:
         """A TCP connection came in."""
+        if len(self._tasks) >= MAX_STRANGERS:
+            transport.abort()
+            return
         transport.pause_reading()
         self._spawn(self._serve(transport))
 
@@ -258,7 +269,7 @@ class PeerLink:
             raw.abort() if not isinstance(error, QkddError) else None
             found = failures[0] if failures else explain(error, "peer")
             self._count(found)
-            if isinstance(found, _TOLD):
+            if isinstance(found, _TOLD) and self._results.qsize() < _MAX_TOLD:
                 self._results.put_nowait(found)
             return
         if self.session is not None:

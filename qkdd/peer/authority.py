@@ -35,6 +35,7 @@ ALGORITHMS: tuple[Algorithm, ...] = ("ml-dsa-65", "ml-dsa-87", "ecdsa-p256", "ec
 CertificateRole = Literal["node", "kms", "sae"]
 
 ROOT_DAYS, INTERMEDIATE_DAYS, LEAF_DAYS, CRL_DAYS = 3650, 1825, 90, 30
+OFFLINE_CRL_DAYS = 400  # the root's list when an intermediate does the daily work and the root's key is in a safe
 _SKEW = datetime.timedelta(minutes=5)  # another machine's clock may be behind ours
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _USAGE = {
@@ -319,7 +320,8 @@ class Authority:
         lists: list[x509.CertificateRevocationList] = []
         root_key = self.directory / "root.key"
         if root_key.exists():
-            lists.append(self._list("root", self.root, certificates.load_private_key(root_key), days))
+            span = days if self.intermediate is None else max(days, OFFLINE_CRL_DAYS)
+            lists.append(self._list("root", self.root, certificates.load_private_key(root_key), span))
         else:
             standing = certificates.load_crls(self.crl_file)
             lists += [crl for crl in standing if crl.issuer == self.root.subject]

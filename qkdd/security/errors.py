@@ -23,3 +23,19 @@ class EpsilonSpent(QkddError):
     default_remedy = (
         "Re-bootstrap the link with fresh certificates or a new pre-shared key (new epoch); no restart needed."
     )
+
+
+class InconsistentCounts(ProofInputError):
+    """Counts that no block can have: errors above detections, detections above pulses, fractions, negatives, NaN."""
+
+    code = "QKD-SEC-COUNTS"
+    meaning = "The counts of a block contradict each other or are no counts; no length follows."
+    default_remedy = "The message names the counter; look for lost symbols, slot slip or a peer that announces wrongly."
+
+
+class IntensityRefused(ProofInputError):
+    """Intensities or probabilities that the decoy proof does not cover or that left their characterised interval."""
+
+    code = "QKD-SEC-INTENSITY"
+    meaning = "Intensities or their probabilities break a condition of the decoy proof; no length follows."
+    default_remedy = "The message names the condition; correct the settings or characterise the transmitter again."

@@ -150,7 +150,9 @@ def evaluate(case: Mapping[str, Any]) -> Outcome:
     try:
         got = evaluator(**{key: value for key, value in dict(case.get("inputs", {})).items() if key != "why"})
     except ProofInputError as error:
-        return Outcome(name, function, wants_error, expected, {"error": error.message}, "" if wants_error else "refused")
+        return Outcome(
+            name, function, wants_error, expected, {"error": error.message}, "" if wants_error else "refused"
+        )
     except TypeError as error:  # a name that the function does not know, or one that is missing
         return Outcome(name, function, wants_error, expected, {"error": str(error)}, "" if wants_error else "inputs")
     if wants_error:
@@ -191,7 +193,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(msgspec.json.encode(document).decode())
     else:
         for outcome in outcomes:
-            print(f"{'pass' if outcome.passed else 'FAIL'}  {outcome.name} ({outcome.function}) {outcome.reason}".rstrip())
+            print(
+                f"{'pass' if outcome.passed else 'FAIL'}  {outcome.name} ({outcome.function}) {outcome.reason}".rstrip()
+            )
             print(f"      got {outcome.got}\n      expected {outcome.expected}")
         print(f"{passed} of {len(outcomes)} cases pass")
     return 0 if passed == len(outcomes) else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -80,7 +81,7 @@ async def _serve(simulator: Simulator, plan: list[tuple[float, str, dict[str, fl
         address = await simulator.start()
         print(address.to_json(), flush=True)
         for seconds, name, arguments in plan:
-            loop.call_later(seconds, lambda n=name, a=arguments: simulator.inject(n, **a))
+            loop.call_later(seconds, partial(simulator.inject, name, **arguments))
         await stopped.wait()
     finally:
         await simulator.stop()

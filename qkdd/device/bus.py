@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
 from qkdd.device import errors
-from qkdd.device.transport import Busy, Denied, FrameError, Gone, Link, LinkFailure, Refused, TimedOut
+from qkdd.device.transport import Busy, Denied, FrameError, Gone, Link, LinkFailure, Refused, Stranger, TimedOut
 
 L = TypeVar("L", bound=Link)
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class Bus(Generic[L]):
         self._queue.put(job)
         try:
             result: T = await self._result(job, timeout)
-        except (LinkFailure, FrameError, Refused) as failure:
+        except (LinkFailure, FrameError, Refused, Stranger) as failure:
             error = self._translate(failure, operation)
             self._meter.add("qkdd_device_errors_total", device=self._device, code=error.code)
             raise error from None
@@ -167,6 +167,8 @@ class Bus(Generic[L]):
                 kind = errors.BusBusy
             case Denied():
                 kind = errors.AccessDenied
+            case Stranger():
+                kind = errors.WrongDevice
             case Refused():
                 kind = errors.CommandRefused
             case _:

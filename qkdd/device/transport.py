@@ -66,18 +66,43 @@ class ByteLink(Link, Protocol):
         """Throw away what has come and was not read."""
 
 
+class Stranger(Exception):
+    """Something else than the expected instrument answers; raised where an answer is understood but not its sender's."""
+
+
 Wrap = Callable[[ByteLink], ByteLink]
 
 
 class ByteReader:
-    """Cuts what a link delivers into answers; keeps what came after one for the next."""
+    """Cuts what a link delivers into answers; keeps what came after one for the next.
+
+    `ask` and `settled` bracket an exchange. After one that failed, the next `ask` first throws away what may have come
+    late; after one that went well nothing is thrown away, so that a message that nobody asked for is never cut in two.
+    """
 
     def __init__(self, link: ByteLink, clock: Clock, chunk: int = 4096) -> None:
         self._link, self._clock, self._chunk = link, clock, chunk
         self._buffer = bytearray()
+        self._doubtful = True
+
+    def forget(self) -> None:
+        """The line was opened anew: what is kept here belongs to the old one."""
+        self._buffer.clear()
+        self._doubtful = True
+
+    def ask(self, question: bytes, timeout: float) -> None:
+        """Send a question."""
+        if self._doubtful:
+            self.discard()
+        self._doubtful = True
+        self._link.write(question, timeout)
+
+    def settled(self) -> None:
+        """The answer was complete."""
+        self._doubtful = False
 
     def discard(self) -> None:
-        """Forget what came too early or too late: called before a question."""
+        """Throw away what came too early or too late."""
         self._buffer.clear()
         self._link.discard()
 

@@ -64,6 +64,14 @@ def milliseconds(line: bytes) -> int:
     return value + 65536 if value < 0 else value
 
 
+def clock_source(line: bytes) -> str:
+    """Answer to `REFCLK?`."""
+    value = number(line, "REFCLK?")
+    if not 0 <= value < len(CLOCKS):
+        raise FrameError(f"{value} is no clock source")
+    return CLOCKS[value]
+
+
 def counts(line: bytes) -> tuple[int, ...]:
     """Answer to `counts?` after `singles`: one count for each input."""
     parts = line.split()
@@ -80,7 +88,8 @@ def encode(times_ps: NDArray[np.int64], channels: NDArray[np.uint8]) -> NDArray[
     bits = np.left_shift(np.uint32(1), channels, dtype=np.uint32)
     first = np.flatnonzero(np.diff(ticks, prepend=ticks[0] - 1))
     patterns = np.bitwise_or.reduceat(bits, first)
-    return ((ticks[first] & (WRAP_UNITS - 1)).astype(np.uint32) << 5) | patterns
+    counter = (ticks[first] & (WRAP_UNITS - 1)).astype(np.uint32)
+    return (counter << np.uint32(5) | patterns).astype(np.uint32)
 
 
 def dummy(time_ps: int) -> NDArray[np.uint32]:

@@ -26,10 +26,15 @@ Words = NDArray[np.uint32]
 
 _SHORT = 1 << 25  # units; at a click rate above 1 kHz no healthy step comes near
 _LONG = DUMMY_UNITS * 12 // 10  # units; the longest healthy step, 161 ms
+_DUE = DUMMY_UNITS * 3 // 4  # units; a dummy after a dummy comes no sooner
 _BUSY = 1 << 19  # mean step in units (1 ms) below which a stream counts as busy
 _DOUBT = 6  # records before the first impossible step that may already be wrong
 _RUN, _RUN_LONG = 16, 32  # records in a row that must make sense before bytes count as aligned
 _DISORDER = 1 << 16  # units by which inputs may be out of order, as the kernel has it
+_OTHER_RATE = 64.0  # by so much a click rate does not change at the moment when bytes slip
+_SLOWER = 16.0  # times the usual mean step: as slow as that, a stream is looked at closely
+_PATIENCE = 256  # records in which one that fits must be found
+_NEAR = 1 << 8  # units by which inputs may be out of order where the alignment is in doubt
 _TAIL = 8  # records of the last call that are looked at again
 _GAP = 40.0  # mean intervals that no healthy gap exceeds
 _MEMORY = 256  # records over which the mean step is taken
@@ -66,13 +71,16 @@ class TagStream:
             return self._block([], [], 0, set())
         raw = self._tail + data
         words = np.frombuffer(raw, "<u4", len(raw) // 4)
+        if not self._mean and len(words) > _WITNESS:
+            first = _steps(words[: _WITNESS + 1])
+            self._mean = float(np.mean(first)) if int(np.max(first)) <= _SHORT else 0.0
         given = self._given // 4
         trial = replace(self._state)
         kernels.decode_tdc1(words[:given], trial)
         voids = trial.voids
         times, patterns, _ = kernels.decode_tdc1(words[given:], trial)
         longest = trial.largest_step_ps // UNIT_PS
-        if self._hunting or trial.voids > voids or longest > _SHORT:
+        if self._hunting or trial.voids > voids or longest > _SHORT or self._slower(words):
             return self._careful(raw, now)
         if self._origin is None and len(words):
             self._origin = int(words[0] >> np.uint32(5)) * UNIT_PS
@@ -121,6 +129,11 @@ class TagStream:
                 stamps, channels = stamps[order], channels[order]
         return TagBlock(stamps, channels, self._until, lost, tuple(sorted(faults)))
 
+    def _slower(self, words: Words) -> bool:
+        """Whether the last records come far slower than before: they may be read at a wrong offset."""
+        tail = words[-_WITNESS - 1 :]
+        return 0 < self._mean < _BUSY and len(tail) > _RUN and float(np.mean(_steps(tail))) > _SLOWER * self._mean
+
     # Loss that leaves no impossible step
 
     def _gaps(self, words: Words, start: int, longest: int) -> int:
@@ -136,10 +149,7 @@ class TagStream:
         for at in start + np.flatnonzero(steps[start:] > _GAP * mean):
             before, after = steps[max(0, at - _WITNESS) : at], steps[at + 1 : at + 1 + _WITNESS]
             sides = [float(np.mean(s)) if len(s) >= _WITNESS // 2 else self._mean for s in (before, after)]
-            # a shutter that closes makes a gap too, but then the rate differs on its two sides
-            if 0 < max(sides) < 3 * min(sides) and steps[at] > _GAP * max(sides):
-                expected = float(steps[at]) / max(sides)
-                lost += max(1, int(expected - 6 * expected**0.5))
+            lost += _missing(float(steps[at]), min(sides), max(sides))
         return lost
 
     def _missed_wraps(self, now: float) -> bool:
@@ -191,7 +201,7 @@ class TagStream:
                 good = words[:start] if start > 1 else good
                 position += 4 * start
                 self._hunting = True
-            found = self._search(raw, position)
+            found = self._search(raw, position, state)
             if found is None:
                 if len(raw) - position > _HUNT_BYTES:
                     lost += (len(raw) - position - _HUNT_BYTES // 2) // 4
@@ -200,15 +210,18 @@ class TagStream:
                 break
             self._hunting = False
             skipped = found - position
-            first = int(np.frombuffer(raw, "<u4", 1, found)[0]) >> 5
             if skipped % 4 == 0 and self._only_gap(raw, position, found):
-                # nothing is wrong with the bytes: records are missing, or the rate has dropped
-                between = np.frombuffer(raw, "<u4", skipped // 4, position)
-                self._accept(between, state, times, patterns)
-                step = (first - state.last) % WRAP_UNITS if state.last is not None else 0
-                if step > _LONG:
+                # nothing is wrong with the bytes: records are missing, or the rate has changed
+                self._accept(np.frombuffer(raw, "<u4", skipped // 4, position), state, times, patterns)
+                after = np.frombuffer(raw, "<u4", _RUN, found)
+                step = (int(after[0] >> np.uint32(5)) - (state.last or 0)) % WRAP_UNITS
+                mean = float(np.mean(_steps(after)))
+                missing = _missing(step, min(mean, self._mean), max(mean, self._mean))
+                if step > _LONG or missing:
                     faults.add(TagsLost.code)
-                    lost += 1
+                    lost += max(1, missing)
+                elif self._mean:
+                    self._mean = mean
             else:
                 faults.add(TagsSlipped.code)
                 lost += max(1, skipped // 4)
@@ -260,34 +273,51 @@ class TagStream:
             return 0
         ticks = (words >> np.uint32(5)).astype(np.int64)
         previous = np.concatenate(([state.last if state.last is not None else ticks[0]], ticks[:-1]))
-        bad = np.flatnonzero(~_plausible((ticks - previous) % WRAP_UNITS, words, self._limit))
+        before = np.concatenate((np.array([PATTERN], np.uint32), words[:-1]))
+        bad = np.flatnonzero(~_plausible((ticks - previous) % WRAP_UNITS, before, words, self._limit))
         return int(bad[0]) if len(bad) else len(words)
 
     @property
     def _limit(self) -> int:
-        return _SHORT if 0 < self._mean < _BUSY else _LONG
+        """Longest step in units that raises no doubt."""
+        return int(_GAP * self._mean) + 1 if 0 < self._mean < _BUSY else _LONG
 
-    def _search(self, raw: bytes, position: int) -> int | None:
+    def _search(self, raw: bytes, position: int, state: kernels.Tdc1State) -> int | None:
         """First byte at or after `position` from which records make sense; None when more bytes are needed."""
         count = len(raw) - position - 3
         if count <= 4 * _RUN:
             return None
         octets = np.frombuffer(raw, np.uint8, offset=position).astype(np.uint32)
-        words = octets[:count] | octets[1 : count + 1] << 8 | octets[2 : count + 2] << 16 | octets[3 : count + 3] << 24
+        words = np.zeros(count, np.uint32)
+        for k in range(4):
+            words |= octets[k : count + k] << np.uint32(8 * k)
         ticks = (words >> np.uint32(5)).astype(np.int64)
         steps = (ticks[4:] - ticks[:-4]) % WRAP_UNITS
-        best: int | None = None
-        for limit, run in ((_SHORT, _RUN), (_LONG, _RUN_LONG)):
-            fits = _plausible(steps, words[4:], limit) & (words[:-4] & (PATTERN | DUMMY) != 0)
-            found = _first_run(fits, run - 1)
-            if found is not None and self._likely(steps, found, run) and (best is None or found < best):
-                best = found
-        return None if best is None else position + best
+        first = self._at_rate(_candidates(steps, words, self._limit, _RUN))
+        if state.last is not None:
+            # the record before a sound run may be one that lost its bytes and seems sound by chance: try the next ones too
+            starts = [at + 4 * k for _, at in first for k in range(_RUN // 2)]
+            goes_on = [at for at in starts if (int(ticks[at]) - state.last) % WRAP_UNITS <= self._limit]
+            if goes_on:
+                return position + min(goes_on)
+        # nothing continues the records before: ask for longer evidence that many are missing
+        longer = self._at_rate(_candidates(steps, words, self._limit, _RUN_LONG))
+        if longer and count >= 4 * (_RUN_LONG + _RUN):
+            return position + min(at for _, at in longer)
+        if count < 4 * _PATIENCE:
+            return None
+        # so many bytes and none at the usual rate: the rate itself has changed
+        changed = _candidates(steps, words, _SHORT, _RUN_LONG) + _candidates(steps, words, _LONG, _RUN_LONG)
+        same = [at for _, at in changed if at % 4 == 0]
+        if same:
+            return position + min(same)
+        return position + min(changed)[1] if changed else None
 
-    def _likely(self, steps: NDArray[np.int64], at: int, run: int) -> bool:
-        """Whether the click rate of a run fits the one before; a shifted periodic signal seems far faster."""
-        mean = float(np.mean(steps[at : at + 4 * (run - 1) : 4]))
-        return not 0 < self._mean < _BUSY or mean > self._mean / 64
+    def _at_rate(self, candidates: list[tuple[float, int]]) -> list[tuple[float, int]]:
+        """Those that fit the click rate; read at a wrong offset, the counter seems to run 256 times faster or slower."""
+        if not self._mean:
+            return candidates
+        return [c for c in candidates if self._mean / _OTHER_RATE < c[0] < self._mean * _OTHER_RATE]
 
     def _only_gap(self, raw: bytes, position: int, found: int) -> bool:
         """Whether the bytes from `position` to `found` are sound records with at most one long step at their end."""
@@ -305,19 +335,39 @@ def _steps(words: Words) -> NDArray[np.int64]:
     return steps
 
 
-def _plausible(steps: NDArray[np.int64], words: Words, limit: int) -> NDArray[np.bool_]:
-    """Which records may follow their predecessors after `steps` units."""
+def _plausible(steps: NDArray[np.int64], before: Words, words: Words, limit: int) -> NDArray[np.bool_]:
+    """Which records may follow the ones before them after `steps` units."""
     marks = words & np.uint32(PATTERN | DUMMY)
-    tolerated = (steps <= limit) | ((marks == DUMMY) & (steps <= _LONG)) | (steps >= WRAP_UNITS - _DISORDER)
-    return tolerated & (marks != 0)
+    dummy = marks == DUMMY
+    due = dummy & (steps >= _DUE) & (steps <= _LONG)
+    close = (steps <= limit) | (steps >= WRAP_UNITS - _NEAR)
+    # two dummies never follow each other closely
+    close &= ~(dummy & (before & np.uint32(PATTERN | DUMMY) == DUMMY))
+    return np.asarray((close | due) & (marks != 0), np.bool_)
 
 
-def _first_run(fits: NDArray[np.bool_], run: int) -> int | None:
-    """First byte offset from which `run` entries at distance 4 are all true."""
+def _missing(step: float, low: float, high: float) -> int:
+    """Lower bound of the clicks lost in a gap between two stretches of mean steps `low` and `high`; 0 when none."""
+    # a shutter that closes makes a gap too, but then the rate differs on its two sides
+    if not 0 < high < 3 * low or step <= _GAP * high:
+        return 0
+    expected = step / high
+    return max(1, int(expected - 6 * expected**0.5))
+
+
+def _candidates(steps: NDArray[np.int64], words: Words, limit: int, run: int) -> list[tuple[float, int]]:
+    """(mean step, byte offset) of the first place of each alignment from which `run` records make sense."""
+    fits = _plausible(steps, words[:-4], words[4:], limit) & (words[:-4] & (PATTERN | DUMMY) != 0)
+    forward = np.where(steps >= WRAP_UNITS - _NEAR, 0, steps)
+    return [(float(np.mean(forward[at : at + 4 * (run - 1) : 4])), at) for at in _first_runs(fits, run - 1)]
+
+
+def _first_runs(fits: NDArray[np.bool_], run: int) -> list[int]:
+    """For each of the four alignments the first byte offset from which `run` entries at distance 4 are all true."""
     if len(fits) < 4 * (run - 1) + 1:
-        return None
+        return []
     good = fits[: len(fits) - 4 * (run - 1)].copy()
     for k in range(1, run):
         good &= fits[4 * k : 4 * k + len(good)]
-    found = np.flatnonzero(good)
-    return int(found[0]) if len(found) else None
+    firsts = (np.flatnonzero(good[offset::4]) for offset in range(4))
+    return [4 * int(found[0]) + offset for offset, found in enumerate(firsts) if len(found)]

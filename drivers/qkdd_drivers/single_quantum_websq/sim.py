@@ -156,7 +156,7 @@ class WebSqSim(Simulator):
             else:
                 self._tell("Error", f"unknown request {wanted}")
             return
-        name, label, value = tree.get("command"), tree.get("label"), tree.get("value")
+        name, label, value = tree.get("command"), str(tree.get("label")), tree.get("value")
         if self.refuse:
             self._tell("Error", f"{name} refused")
         elif name == "AutoCaliBiasCurrents":
@@ -165,11 +165,11 @@ class WebSqSim(Simulator):
         elif (problem := self._problem(name, label, value)) is not None:
             self._tell("Error", problem)
         elif not self._lie:
-            self._set(str(label), value)
+            self._set(label, value)
         else:
-            self._tell(str(label), self._labels[str(label)])
+            self._tell(label, self._labels[label])
 
-    def _problem(self, name: object, label: object, value: Any) -> str | None:
+    def _problem(self, name: object, label: str, value: Any) -> str | None:
         settable = {
             "SetAllBiasCurrents": protocol.BIAS,
             "SetAllTriggerLevels": protocol.TRIGGER,
@@ -179,7 +179,7 @@ class WebSqSim(Simulator):
         }
         if label not in settable.values() or settable.get(str(name), label) != label:
             return f"unknown command {name} for {label}"
-        old = self._labels[str(label)]
+        old = self._labels[label]
         if isinstance(old, list) and not (isinstance(value, list) and len(value) == len(old)):
             return f"{label} needs {len(old)} values"
         if isinstance(old, bool):
@@ -187,7 +187,7 @@ class WebSqSim(Simulator):
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, bool) or not isinstance(one, (int, float)):
                 return f"{label} needs numbers"
-            low, high, _ = _BOUNDS.get(str(label), (0.0, 1e9, ""))
+            low, high, _ = _BOUNDS.get(label, (0.0, 1e9, ""))
             if not low <= one <= high:
                 return f"{label} {one} lies outside {low} to {high}"
         return None

@@ -149,13 +149,13 @@ def radian(value: int) -> float:
     return value * TRAVEL_RAD / TRAVEL_COUNTS
 
 
-def complaint(frame: Frame) -> str | None:
-    """What an error message says, None for any other frame."""
-    if frame.id == HW_RESPONSE:
+def complaint(number: int, payload: bytes) -> str | None:
+    """What an error message says, None for any other message."""
+    if number == HW_RESPONSE:
         return "it reports an error (HW_RESPONSE)"
-    if frame.id == HW_RICHRESPONSE and frame.data is not None and len(frame.data) >= 4:
-        about, code = struct.unpack_from("<HH", frame.data)
-        text = frame.data[4:].split(b"\0")[0].decode("ascii", "replace")
+    if number == HW_RICHRESPONSE and len(payload) >= 4:
+        about, code = struct.unpack_from("<HH", payload)
+        text = payload[4:].split(b"\0")[0].decode("ascii", "replace")
         return f"it reports error {code} for message {about:#06x}: {text}"
     return None
 

@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 
 from qkdd.distill.config import DistillConfig
-from qkdd.distill.errors import PlanMismatch
+from qkdd.distill.errors import BlockUnpaid, NoLength, PlanMismatch
 from qkdd.distill.messages import Plan
-from qkdd.distill.plan import BlockPlan, plan_block
+from qkdd.distill.plan import BlockPlan, plan_block, sacrifice_plan
 from qkdd.distill.wire import receive
 from qkdd.peer import PeerSession
+
+NO_KEY = {kind.code: kind for kind in (NoLength, BlockUnpaid)}  # why a plan may have length 0
 
 
 def _fields(plan: BlockPlan) -> dict[str, Any]:
@@ -33,11 +35,11 @@ async def accept(own: BlockPlan, config: DistillConfig, session: PeerSession, bl
     Raises PlanMismatch if any field differs from what this node computes, or the tolerated error exceeds qber_max.
     """
     message = await receive(session, Plan, block)
-    if message.tolerated_error != own.tolerated_error:
-        if not 0.0 <= message.tolerated_error <= config.qber_max:
-            raise PlanMismatch(
-                f"a tolerated error of {message.tolerated_error} is above qber_max", field="tolerated_error"
-            )
+    if not 0.0 <= message.tolerated_error <= config.qber_max:
+        raise PlanMismatch(f"a tolerated error of {message.tolerated_error} is above qber_max", field="tolerated_error")
+    if message.refusal in NO_KEY:  # to make no key is always safe to follow
+        own = sacrifice_plan(own.m, message.tolerated_error, config, message.refusal)
+    elif message.tolerated_error != own.tolerated_error or own.refusal:
         own = plan_block(own.m, message.tolerated_error, config)
     theirs = msgspec.structs.asdict(message)
     for name, value in _fields(own).items():

@@ -31,6 +31,7 @@ class Plan(BlockMessage, frozen=True, tag="distill.plan"):
     eps_cor: float
     eps_auth: float
     auth_bits: int
+    refusal: str
 
 
 class TestSubset(BlockMessage, frozen=True, tag="distill.test-subset"):

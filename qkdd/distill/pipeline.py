@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qkdd.distill.agree import accept, propose
+from qkdd.distill.agree import NO_KEY, accept, propose
 from qkdd.distill.amplify import amplify
 from qkdd.distill.blocks import DistilledBlock, SiftedBlock
 from qkdd.distill.config import DistillConfig
@@ -39,6 +39,14 @@ async def distil(block: SiftedBlock, plan: BlockPlan, session: PeerSession, conf
             plan = await accept(plan, config, session, block.number)
         opened = await estimate(block, plan, session)
         held.append(opened.key)
+        if plan.refusal:
+            raise NO_KEY[plan.refusal](
+                f"{plan.m} sifted bits at a tolerated error of {plan.tolerated_error:.4f} make no key",
+                sifted=plan.m,
+                tolerated_error=plan.tolerated_error,
+                test_errors=opened.errors,
+                test_size=plan.k,
+            )
         corrected = await reconcile(opened.key, opened.errors, plan, session, block.number)
         held.append(corrected.key)
         await verify(corrected.key, session, block.number)

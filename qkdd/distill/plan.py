@@ -18,6 +18,7 @@ from qkdd.security.errors import ProofInputError
 
 VERDICT_BITS = 1  # bob's "the hashes agree" depends on both keys
 SMALLEST_BLOCK = 64
+SACRIFICED_BITS = 20_000  # of a block that makes no key: enough to know its error rate to a tenth of a percent
 
 # Parities (of each side) beyond the Shannon share: the passes over half the frame and one bisection in one of them.
 _LEAK_FLOOR = 64
@@ -29,7 +30,8 @@ class BlockPlan:
 
     leak_budget: key-dependent bits of error correction, both directions, verdict included, tag not. tag_bits: verification
     tag. length: secret bits of the accepted block. nu, xi: slacks of the proof. auth_bits: key that the block's own tags
-    cost. eps_sec, eps_cor, eps_auth: secrecy, correctness and authentication error; `eps` is their sum.
+    cost. eps_sec, eps_cor, eps_auth: secrecy, correctness and authentication error; `eps` is their sum. refusal: code of why the
+    block can make no key (length 0); its test bits are opened all the same, to learn the error rate.
     """
 
     proof: ProofName
@@ -48,6 +50,7 @@ class BlockPlan:
     eps_cor: float
     eps_auth: float
     auth_bits: int
+    refusal: str = ""
 
     @property
     def eps(self) -> float:
@@ -130,4 +133,31 @@ def plan_block(m: int, tolerated_error: float, config: DistillConfig) -> BlockPl
         eps_cor=config.eps_cor,
         eps_auth=config.eps_auth,
         auth_bits=auth_bits,
+    )
+
+
+def sacrifice_plan(m: int, tolerated_error: float, config: DistillConfig, refusal: str) -> BlockPlan:
+    """The plan of a block that makes no key: some of its bits are opened, the rest is discarded.
+
+    Without it a link whose error once rose too high could never learn that it has fallen again.
+    """
+    k = min(check_count("m", m), SACRIFICED_BITS)
+    return BlockPlan(
+        proof=config.proof,
+        m=m,
+        k=k,
+        n=m - k,
+        tolerated_error=check_fraction("tolerated_error", tolerated_error, high=0.5),
+        leak_budget=0,
+        tag_bits=TAG_BITS,
+        length=0,
+        nu=0.0,
+        xi=0.0,
+        eps_pe=0.0,
+        eps_pa=0.0,
+        eps_sec=config.eps_sec,
+        eps_cor=config.eps_cor,
+        eps_auth=config.eps_auth,
+        auth_bits=config.tags_per_block * TAG_BITS,
+        refusal=refusal,
     )

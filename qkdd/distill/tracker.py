@@ -7,7 +7,7 @@ from collections import deque
 
 from qkdd.distill.blocks import DistilledBlock
 from qkdd.distill.config import DistillConfig
-from qkdd.distill.errors import BlockTooShort, LeakExceeded, QberExceeded
+from qkdd.distill.errors import BlockRefused, BlockTooShort
 from qkdd.security.entropy import check_count
 from qkdd.security.errors import ProofInputError
 
@@ -41,8 +41,8 @@ class ErrorTracker:
     def accepted(self, block: DistilledBlock) -> None:
         self._blocks.append((block.test_errors + block.actual_errors, block.sifted))
 
-    def refused(self, error: QberExceeded | LeakExceeded) -> None:
-        """A block refused for its errors; its opened bits are the best estimate from now on."""
+    def refused(self, error: BlockRefused) -> None:
+        """A refused block; its `test_errors` among `test_size` opened bits are the best estimate from now on."""
         self.seed(int(error.details["test_errors"] or 0), int(error.details["test_size"] or 0))
 
     def tolerated(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import sys
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qkdd.distill import DistillConfig, DistilledBlock, Distiller, SiftedBlock, plan_block
-from qkdd.distill.errors import LeakExceeded, QberExceeded
+from qkdd.distill.errors import BlockRefused, LeakExceeded, QberExceeded
 from qkdd.distill.messages import AmplifySeed, KeyTag, Parities, Plan, TestBits, TestSubset, Verdict
 from qkdd.peer import AuthenticationFailed, Message
 
@@ -207,7 +208,6 @@ def test_a_broken_seal_discards_the_block() -> None:
 
 
 def test_bob_follows_alices_tolerated_error_when_their_memories_differ() -> None:
-    import asyncio
 
     async def main() -> None:
         alice, bob, _, _ = pair()
@@ -220,3 +220,38 @@ def test_bob_follows_alices_tolerated_error_when_their_memories_differ() -> None
         assert first.tolerated_error == second.tolerated_error
 
     asyncio.run(main())
+
+
+def test_a_link_above_qber_max_says_so_measures_on_and_makes_key_again_when_the_line_is_good() -> None:
+    async def main() -> None:
+        one, two = Distiller(CONFIG), Distiller(CONFIG)
+        for distiller in (one, two):
+            distiller.seed(1800, 20_000)  # an alignment that saw 9 %
+        found: list[str] = []
+        for number, error in enumerate((0.09, 0.016, 0.016)):
+            alice, bob = pair()[:2]
+            a, b = noisy_blocks(180_000, error, number)
+            results = await asyncio.gather(one.distil(a, alice), two.distil(b, bob), return_exceptions=True)
+            codes = {getattr(result, "code", "accepted") for result in results}
+            assert len(codes) == 1
+            found += codes
+            if isinstance(results[0], BlockRefused):
+                measured = results[0].details
+                assert measured["test_errors"] / measured["test_size"] == pytest.approx(error, abs=0.005)
+        assert found == ["QKD-BLK-QBER", "QKD-BLK-UNPAID", "accepted"]
+
+    asyncio.run(main())
+
+
+def test_a_node_without_a_plan_follows_the_other_one_in_both_directions() -> None:
+    async def main(alice_errors: int, bob_errors: int) -> set[str]:
+        one, two = Distiller(CONFIG), Distiller(CONFIG)
+        one.seed(alice_errors, 20_000)
+        two.seed(bob_errors, 20_000)
+        alice, bob = pair()[:2]
+        a, b = noisy_blocks(180_000, 0.016, 5)
+        results = await asyncio.gather(one.distil(a, alice), two.distil(b, bob), return_exceptions=True)
+        return {getattr(result, "code", "accepted") for result in results}
+
+    assert asyncio.run(main(1800, 320)) == {"QKD-BLK-UNPAID"}
+    assert asyncio.run(main(320, 1800)) == {"accepted"}

@@ -95,7 +95,7 @@ class Layout:
 
     def node_store(self, side: str) -> Path:
         """Database of a node's keys."""
-        return self.folder / "state" / side / "keys.db"
+        return self.folder / "state" / side / "keys.sqlite"
 
     def kms_store(self, side: str) -> Path:
         """Database of a site's KMS."""

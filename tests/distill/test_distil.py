@@ -125,6 +125,8 @@ def _changed(message: Message, field: int, variant: int, place: float) -> Messag
         new = value ^ (1 << variant)
     elif isinstance(value, float):
         new = [value * 2, math.nan, math.inf, -value, 0.049][variant % 5]
+    elif isinstance(value, str):
+        new = ["QKD-BLK-UNPAID", "QKD-BLK-NO-LENGTH", "no such code"][variant % 3]
     else:
         position = int(place * 8 * len(value))
         data = bytearray(value)

@@ -14,7 +14,6 @@ from qkdd.security.optimise import Merit, Operating, Problem, walk
 from qkdd.security.two_decoy import lim2014_length
 
 _EASY_BLOCK = 1.0e9  # where a search begins
-_STEP = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +24,10 @@ class FigurePoint:
     at: Operating
 
 
-def _blocks(n_key: float) -> list[float]:
-    """Block sizes from an easy one down to n_key."""
-    sizes, size = [], _EASY_BLOCK
-    while size > n_key * math.sqrt(_STEP):
-        sizes.append(size)
-        size /= _STEP
-    return [*sizes, n_key]
+def _between(difficulty: float, n_key: float, loss: float) -> tuple[float, float]:
+    """(block size, loss in dB) on the way from an easy problem (large block, no loss) to the wanted one."""
+    easy = max(_EASY_BLOCK, n_key)
+    return easy * (n_key / easy) ** difficulty, loss * difficulty
 
 
 def lim2014_fig1(
@@ -53,13 +49,17 @@ def lim2014_fig1(
     """Secret bits per pulse of Lim et al. 2014 Fig. 1: n_key key-basis detections over km of fibre, `eps_sec = kappa l`,
     optimised over mu1, mu2, p1, p2 and the basis choice (S2.9, S8.2)."""
     check_count("n_key", n_key, low=1)
-    eta = channel.fibre_transmission(km, alpha) * check_fraction("eta_bob", eta_bob)
+    full_loss = check_finite("alpha", alpha, low=0.0) * check_finite("km", km, low=0.0)
+    check_fraction("eta_bob", eta_bob)
     check_epsilon("kappa", kappa)
 
-    def pulse(mu: float) -> channel.Pulse:
-        return channel.lim2014_pulse(mu, eta, p_dc, e_mis, p_ap)
+    def problem(difficulty: float) -> Problem:
+        size, loss = _between(difficulty, n_key, full_loss)
+        eta = channel.db_transmission(loss) * eta_bob
 
-    def problem(size: float) -> Problem:
+        def pulse(mu: float) -> channel.Pulse:
+            return channel.lim2014_pulse(mu, eta, p_dc, e_mis, p_ap)
+
         def merit(point: Operating) -> Merit:
             one = channel.expected_counts(pulse, point.mu, point.p, point.p_key, 1.0)
             pulses = size / math.fsum(one.n_key)
@@ -88,7 +88,7 @@ def lim2014_fig1(
         return merit
 
     first = start or Operating((0.44, 0.18, mu3), (0.7, 0.2, 0.1), 0.9)
-    point, merit = walk([problem(size) for size in ([n_key] if start else _blocks(n_key))], first)
+    point, merit = walk(problem, first)
     return FigurePoint(merit.rate, point)
 
 
@@ -110,12 +110,16 @@ def rusca2018_figure(
     """Secret bits per second of Rusca et al. 2018: n_key key-basis detections, channel loss without the detector's,
     optimised over mu1, mu2, p1 and the basis choice (S3a, S8.3). Dead time counts the clicks of both bases."""
     check_count("n_key", n_key, low=1)
-    eta = channel.db_transmission(channel_db) * check_fraction("eta_det", eta_det)
+    check_finite("channel_db", channel_db, low=0.0)
+    check_fraction("eta_det", eta_det)
 
-    def pulse(mu: float) -> channel.Pulse:
-        return channel.rusca2018_pulse(mu, eta, p_dc, p_err)
+    def problem(difficulty: float) -> Problem:
+        size, loss = _between(difficulty, n_key, channel_db)
+        eta = channel.db_transmission(loss) * eta_det
 
-    def problem(size: float) -> Problem:
+        def pulse(mu: float) -> channel.Pulse:
+            return channel.rusca2018_pulse(mu, eta, p_dc, p_err)
+
         def merit(point: Operating) -> Merit:
             one = channel.expected_counts(pulse, point.mu, point.p, 1.0, 1.0)
             detected = math.fsum(one.n_key)
@@ -144,7 +148,7 @@ def rusca2018_figure(
         return merit
 
     first = start or Operating((0.45, 0.15), (0.6, 0.4), 0.9)
-    point, merit = walk([problem(size) for size in ([n_key] if start else _blocks(n_key))], first)
+    point, merit = walk(problem, first)
     return FigurePoint(merit.rate, point)
 
 

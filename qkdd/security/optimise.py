@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import differential_evolution, minimize
 
 from qkdd.security.errors import ProofInputError
 
 _NO_KEY, _NO_BOUND = 1.0e3, 2.0e3  # costs above every -ln(rate) of a point with key
+_FIRST_STEP, _LAST_STEP = 0.25, 1.0 / 128.0  # of the way from the easy problem to the wanted one
+_ON_THE_WAY = 150  # evaluations of an intermediate search
 MU_MAX = 1.0
 
 
@@ -85,30 +87,61 @@ def _cost(merit: Merit) -> float:
     return (_NO_KEY if merit.bounded else _NO_BOUND) - merit.share
 
 
-def climb(problem: Problem, start: Operating, evaluations: int = 300) -> Operating:
-    """The best point that a simplex search finds from `start`. mu3 stays what it is."""
+def climb(problem: Problem, start: Operating, evaluations: int = 400, width: float = 0.25) -> Operating:
+    """The best point that a simplex search of `evaluations` steps finds from `start`; width: the first simplex's. mu3 stays."""
     mu_last = start.mu[2] if len(start.mu) == 3 else None
 
     def cost(x: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-        values = [float(value) for value in x]
-        try:
-            return _cost(problem(decode(values, mu_last)))
-        except ProofInputError:  # rounding at the rim of the coordinates
-            return 2.0 * _NO_BOUND
+        return _cost(_merit(problem, decode([float(value) for value in x], mu_last)))
 
     origin = np.array(encode(start))
-    simplex = np.vstack([origin, origin + 0.25 * np.eye(len(origin))])
+    simplex = np.vstack([origin, origin + width * np.eye(len(origin))])
     options = {"initial_simplex": simplex, "maxfev": evaluations, "xatol": 1e-3, "fatol": 1e-6}
     found = minimize(cost, origin, method="Nelder-Mead", options=options)
     return decode([float(value) for value in found.x], mu_last)
 
 
-def walk(problems: Sequence[Problem], start: Operating) -> tuple[Operating, Merit]:
-    """Operating point and merit of the last problem, approached through the earlier ones; the last is searched twice, the
-    second time with a fresh simplex."""
-    point = start
-    for problem in problems[:-1]:
-        point = climb(problem, point, 150)
-    for _ in range(2):
-        point = climb(problems[-1], point)
-    return point, problems[-1](point)
+def walk(family: Callable[[float], Problem], start: Operating) -> tuple[Operating, Merit]:
+    """Operating point and merit of `family(1)`, approached from the easy `family(0)`.
+
+    The step is halved until the point at hand makes key at the next difficulty, so that the search stays inside the region
+    with key. `family(1)` is searched twice, the second time with a fresh simplex. A start that makes key there goes directly.
+    """
+    point, difficulty, step = start, 0.0, _FIRST_STEP
+    target = family(1.0)
+    if _merit(target, point).rate <= 0.0:
+        point = climb(family(0.0), point, _ON_THE_WAY)
+        while difficulty + step < 1.0:
+            problem = family(difficulty + step)
+            if _merit(problem, point).rate <= 0.0 and step > _LAST_STEP:
+                step /= 2.0
+                continue
+            point = climb(problem, point, _ON_THE_WAY)
+            if problem(point).rate <= 0.0:
+                break  # the region with key has ended
+            difficulty, step = difficulty + step, min(_FIRST_STEP, 2.0 * step)
+    if _merit(target, point).rate <= 0.0:
+        found = climb(target, point)
+        point = found if _merit(target, found).rate > 0.0 else _roam(target, start)
+    for width in (0.25, -0.5, 0.25):
+        point = climb(target, point, width=width)
+    return point, target(point)
+
+
+def _roam(problem: Problem, like: Operating) -> Operating:
+    """Differential evolution over the whole region with a fixed seed, for a region with key so small that no way was found."""
+    mu_last = like.mu[2] if len(like.mu) == 3 else None
+    ranges = [(-4.0, 3.0), (-4.0, 4.0)] + [(-4.0, 5.0)] * (len(encode(like)) - 2)
+
+    def cost(x: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+        return _cost(_merit(problem, decode([float(value) for value in x], mu_last)))
+
+    found = differential_evolution(cost, ranges, maxiter=100, popsize=10, seed=1, tol=1e-6, polish=False)
+    return decode([float(value) for value in found.x], mu_last)
+
+
+def _merit(problem: Problem, point: Operating) -> Merit:
+    try:
+        return problem(point)
+    except ProofInputError:  # rounding at the rim of the coordinates
+        return Merit(0.0, -_NO_BOUND, False)

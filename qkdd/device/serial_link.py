@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import Any
 
 import serial
 
-from qkdd.device.transport import Busy, Denied, Gone, LinkFailure, TimedOut
+from qkdd.device.tcp_link import TcpLink
+from qkdd.device.transport import Busy, ByteLink, Denied, Gone, LinkFailure, TimedOut
+
+_SOCKET = re.compile(r"^socket://(?P<host>[^/]+):(?P<port>\d+)/?$")
 
 # what pyserial lets through, depending on where it notices that a port has gone
 _FAILURES = (serial.SerialException, OSError)
@@ -16,7 +20,17 @@ _FAILURES = (serial.SerialException, OSError)
 
 def serial_key(port: str) -> str:
     """Bus key of a port: two names of one device give the same key while the device is there."""
+    if match := _SOCKET.match(port):
+        return f"tcp:{match['host']}:{match['port']}"
     return f"serial:{port if '://' in port else os.path.realpath(port)}"
+
+
+def serial_line(port: str, baudrate: int = 115200, *, rtscts: bool = False) -> ByteLink:
+    """The unopened link of a `port` setting. `socket://host:port` is a port server's raw TCP connection."""
+    match = _SOCKET.match(port)
+    if match:
+        return TcpLink(match["host"].strip("[]"), int(match["port"]))
+    return SerialLink(port, baudrate, rtscts=rtscts)
 
 
 class SerialLink:

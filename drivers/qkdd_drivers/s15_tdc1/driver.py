@@ -16,7 +16,7 @@ from qkdd.device.config import DeviceConfig
 from qkdd.device.driver import Driver, serial_port
 from qkdd.device.fields import Category, Field, Values
 from qkdd.device.roles import Identity
-from qkdd.device.serial_link import SerialLink
+from qkdd.device.serial_link import serial_line
 from qkdd.device.tags import StreamStart, TagBlock
 from qkdd.device.transport import ByteLink, ByteReader, FrameError, Stranger
 from qkdd_drivers.s15_tdc1 import protocol
@@ -70,7 +70,7 @@ class Tdc1(Driver):
     @classmethod
     def links(cls, config: DeviceConfig) -> tuple[ByteLink, ...]:
         # RTS/CTS must stay off or data stalls; the baud rate of a CDC-ACM device is nominal
-        return (SerialLink(serial_port(config), 115200),)
+        return (serial_line(serial_port(config), 115200),)
 
     # Role TimeTagger
 

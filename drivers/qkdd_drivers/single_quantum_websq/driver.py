@@ -19,7 +19,7 @@ from qkdd.device.tcp_link import TcpLink
 from qkdd.device.transport import ByteLink, ByteReader, FrameError, Refused, Stranger, TimedOut
 from qkdd_drivers.single_quantum_websq import protocol as websq
 
-_ANSWER = 2.0  # seconds for all messages that answer one labelProps
+_ANSWER = 1.0  # seconds for all messages that answer one labelProps
 _WRITE = 1.0
 _MESSAGES = 4096  # messages that may come before the answer is complete
 _MICRO, _MILLI = 1e-6, 1e-3

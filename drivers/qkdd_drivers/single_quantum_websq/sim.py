@@ -66,7 +66,7 @@ class WebSqSim(Simulator):
     ) -> None:
         super().__init__(seed)
         self._bench = bench
-        self._control = TcpWire(self._received, host, port)
+        self._control = TcpWire(self._received, host, port, self._connected)
         self._counts = TcpWire(lambda _: None, host, counts_port)
         detectors = bench.detectors
         self._labels: dict[str, Any] = {
@@ -133,6 +133,9 @@ class WebSqSim(Simulator):
             last = now
             if not self.hang:
                 self._counts.write((f"{time.time():.3f}," + ",".join(map(str, counts)) + "\n").encode())
+
+    def _connected(self) -> None:
+        self._text = ""  # half a message of an earlier host
 
     def _received(self, data: bytes) -> None:
         if self.hang:

@@ -13,7 +13,7 @@ from qkdd.device.config import DeviceConfig
 from qkdd.device.driver import Driver, serial_port
 from qkdd.device.fields import Category, Field, Values
 from qkdd.device.roles import Identity
-from qkdd.device.serial_link import SerialLink
+from qkdd.device.serial_link import serial_line
 from qkdd.device.transport import ByteLink, ByteReader, FrameError, Refused
 from qkdd_drivers.thorlabs_mpc320 import protocol as apt
 from qkdd_drivers.thorlabs_mpc320.protocol import Frame
@@ -65,7 +65,7 @@ class Mpc320(Driver):
 
     @classmethod
     def links(cls, config: DeviceConfig) -> tuple[ByteLink, ...]:
-        return (SerialLink(serial_port(config), 115200, rtscts=True),)
+        return (serial_line(serial_port(config), 115200, rtscts=True),)
 
     # Role PolarizationController
 

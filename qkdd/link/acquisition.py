@@ -181,14 +181,14 @@ class Acquisition:
         if start < self._kept_from:
             raise TagsLost(
                 f"link {self._link}: clicks {(self._kept_from - start) * 1e-12:.3f} s too old were dropped (buffer full)",
-                reason="buffer",
+                cause="buffer",
             )
         for trouble in self._troubles:
             if trouble.start < stop and trouble.stop > start:
                 raise TagsLost(
                     f"link {self._link}: {trouble.lost} clicks known lost, {', '.join(trouble.reasons) or 'no code'}",
                     lost=trouble.lost,
-                    reason=",".join(trouble.reasons),
+                    cause=",".join(trouble.reasons),
                 )
         parts = [clicks for first, last, clicks in self._chunks if first <= stop and last >= start]
         if not parts:

@@ -68,7 +68,13 @@ async def align_bob(turn: Turn, receiver: Receiver, session: PeerSession, config
 
 
 async def align_alice(
-    turn: Turn, centre_ps: float, known: ClockMap | None, receiver: Receiver, session: PeerSession, config: LinkConfig
+    turn: Turn,
+    centre_ps: float,
+    known: ClockMap | None,
+    receiver: Receiver,
+    session: PeerSession,
+    config: LinkConfig,
+    depth: int,
 ) -> AlignmentResult:
     """Alice finds bob's clock. centre_ps: offset guessed from the two streams' positions. known: the alignment so far."""
     shared = config.shared
@@ -89,7 +95,9 @@ async def align_alice(
     times = turn.start_ps + unpack_rising(opened.times, opened.count, turn.stop_ps - turn.start_ps)
     theirs = OpenClicks(times, unpack_detectors(opened.detectors, opened.count))
     bin_ps = max(receiver.resolution_ps, turn.resolution_ps)
-    found = await kernels.run(align, own, theirs, centre_ps, range_ps, shared.clock_error_max, bin_ps, prior=prior)
+    found = await kernels.run(
+        align, own, theirs, centre_ps, range_ps, shared.clock_error_max, bin_ps, prior=prior, depth=depth
+    )
     if found is None:
         await session.send(Aligned(turn.number, False, 0, 0.0, 0.0, (0.0,) * 4, 0.0, 0, b"", b""))
         await session.seal("align", turn.number)
@@ -115,12 +123,13 @@ def _conclude(
     ia, ib = ia[rising], ib[rising]
     a_detectors, b_detectors = alice.detectors[ia], theirs.detectors[ib]
     residuals = (alice.times[ia] - bob_times[ib]).astype(np.float64)
-    same = a_detectors >> 1 == b_detectors >> 1
+    # pairs of unequal bases: alice's detector is independent of bob's bit there, so her own delays do not count
+    bases = b_detectors >> 1
+    unequal = a_detectors >> 1 != bases
     leak = sum(
-        float(np.mean(a_detectors[same] >> 1 == basis))
-        * timing_information(residuals[chosen], b_detectors[chosen] & 1, shared.announce_ps)
+        timing_information(residuals[chosen], b_detectors[chosen] & 1, shared.announce_ps) / 2
         for basis in (0, 1)
-        if np.any(chosen := same & (a_detectors >> 1 == basis))
+        if np.any(chosen := unequal & (bases == basis))
     )
     result = AlignmentResult(
         found.clock,

@@ -34,7 +34,7 @@ class Bookkeeping:
         self._status.set_state(state, error.code if error else None)
         self._meter.set("qkdd_link_up", float(state is LinkState.RUNNING), link=self._name)
         if before is not state:
-            _LOG.info("link " + state.value, link=self._name, **(log.error_fields(error) if error else {}))
+            _LOG.info("link " + state.value, **{**(log.error_fields(error) if error else {}), "link": self._name})
 
     def aligned(self, result: AlignmentResult, delays_ps: tuple[float, ...]) -> None:
         """An alignment succeeded."""
@@ -96,8 +96,6 @@ class Bookkeeping:
         self._status.update(coincidences_per_s=rounds.pairs / seconds)
         if rounds.clock is not None:
             self.clock_map(rounds.clock)
-        if rounds.timing_leak is not None:
-            self._status.update(timing_leak_bits=rounds.timing_leak)
 
     def accepted(self, block: DistilledBlock, processing_s: float) -> None:
         """A block became key on both nodes."""
@@ -153,4 +151,6 @@ class Bookkeeping:
         self._meter.add("qkdd_blocks_refused_total", link=self._name, code=code)
         if qber is not None:
             self._meter.set("qkdd_link_qber_ratio", qber, link=self._name)
-        _LOG.warning("block refused", link=self._name, block=number, reason=code, **log.error_fields(error))
+        _LOG.warning(
+            "block refused", **{**log.error_fields(error), "link": self._name, "block": number, "refusal": code}
+        )

@@ -41,6 +41,7 @@ class Level:
 
 # score = rho·sqrt(2·span/bin)/2 or so, rho = C/sqrt(Sa·Sb): strong links at once, down to rho = 0.005 at the last level.
 LEVELS = (Level(0.2, 2e-6), Level(0.5, 1e-6), Level(2.0, 0.5e-6))
+COMMON_DEPTH = 2  # levels of a first try; the last costs half a minute of one core and is for weak links
 _CANDIDATES = 4
 
 

@@ -72,16 +72,18 @@ def align(
     bin_ps: int,
     *,
     prior: Candidate | None = None,
+    depth: int = len(LEVELS),
 ) -> Alignment | None:
     """Find bob's clock on alice's, or None when no peak stands out.
 
     bin_ps: the coarser of the two taggers' resolutions. prior: a candidate to try first (the last known alignment).
+    depth: how many of the coarse search's levels are tried.
     """
     if prior is not None:
         found = refine(alice, bob, prior, bin_ps)
         if found is not None:
             return found
-    for level in LEVELS:
+    for level in LEVELS[:depth]:
         for candidate in coarse_search(alice.times, bob.times, centre_ps, range_ps, clock_error, level):
             found = refine(alice, bob, candidate, bin_ps)
             if found is not None:

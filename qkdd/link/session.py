@@ -22,6 +22,7 @@ from qkdd.link.acquisition import Acquisition
 from qkdd.link.aligning import AlignmentResult, align_alice, align_bob
 from qkdd.link.bookkeeping import Bookkeeping
 from qkdd.link.clockmap import PS, ClockMap
+from qkdd.link.coarse import COMMON_DEPTH, LEVELS
 from qkdd.link.config import LinkConfig
 from qkdd.link.contract import Committer, Distiller, Ledger
 from qkdd.link.errors import AlignmentFailed, ClockRejected, LockLost, OpenStretchRefused, RegisterTimeout
@@ -80,6 +81,7 @@ class LinkSession:
         self._map: ClockMap | None = None  # bob keeps it only to know that there is one
         self._pairs_per_s = 0.0
         self._refusals_in_a_row = 0
+        self._failures = 0  # alignments that failed since the last one that did not
         self._number = self._stretch = 0  # of the last block, of the last alignment
         self._next_start = 0  # bob's clock: where the next block may begin
         self._draining = False
@@ -215,7 +217,8 @@ class LinkSession:
         centre = arrived - turn.position_ps - self._session.rtt / 2 * PS
         await self._session.send(TurnAnswer("align", turn.number))
         try:
-            result = await align_alice(turn, centre, known, self._receiver, self._session, self._config)
+            depth = COMMON_DEPTH if self._failures % 3 < 2 else len(LEVELS)
+            result = await align_alice(turn, centre, known, self._receiver, self._session, self._config, depth)
         except QkddError as error:
             self._probes.fail(error)
             raise
@@ -224,13 +227,13 @@ class LinkSession:
     def _begin_alignment(self) -> None:
         self._sifted, self._registered_at = -1, self._clock.monotonic()
         self._probes.take()
-        if self._map is None and not self._draining:
-            self._book.state(LinkState.ALIGNING)
+        if self._map is None:
+            self._show_aligning()
 
     def _aligned(self, turn: Turn, result: AlignmentResult) -> None:
         self._next_start = max(turn.stop_ps, self._next_start)
         self._map, self._pairs_per_s = result.clock, result.pairs_per_s
-        self._refusals_in_a_row = 0
+        self._refusals_in_a_row = self._failures = 0
         statistics = result.statistics
         if statistics.bits >= _SEEDING_BITS:
             self._distiller.seed(statistics.errors, statistics.bits)
@@ -368,9 +371,10 @@ class LinkSession:
 
     def _refuse(self, code: str, error: QkddError) -> None:
         if self._sifted < 0:  # an alignment, not a block
+            self._failures += 1
             self._lose_lock()
             self._book.state(self.status.snapshot.state, error)
-            _LOG.info("no alignment", link=self._config.name, reason=code, **log.error_fields(error))
+            _LOG.info("no alignment", **{**log.error_fields(error), "link": self._config.name, "refusal": code})
             return
         now = self._clock.monotonic()
         self._book.refused(
@@ -389,5 +393,8 @@ class LinkSession:
         """The next turn is an alignment from nothing."""
         self._map = None
         self._refusals_in_a_row = 0
-        if not self._draining:
+        self._show_aligning()
+
+    def _show_aligning(self) -> None:
+        if self.status.snapshot.state not in {LinkState.DRAINING, LinkState.ALIGNING}:  # keeps the reason it came with
             self._book.state(LinkState.ALIGNING)

@@ -35,7 +35,9 @@ class Source:
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
 
-    def clicks(self, start: float, stop: float) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+    def clicks(
+        self, start: float, stop: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
         """(times, detectors) of alice, then of bob; int64 ps on each clock, sorted, for true times in [start, stop)."""
         rng = self._rng
         both = self.alice.efficiency * self.bob.efficiency
@@ -60,7 +62,12 @@ class Source:
         result = []
         for index, side in enumerate((self.alice, self.bob)):
             true, which = np.concatenate(parts[index]), np.concatenate(detectors[index])
-            stamped = side.offset + true * (1 + side.error) + np.array(side.delays)[which] + rng.normal(0, side.jitter, len(true))
+            stamped = (
+                side.offset
+                + true * (1 + side.error)
+                + np.array(side.delays)[which]
+                + rng.normal(0, side.jitter, len(true))
+            )
             ticks = np.floor(stamped / side.bin).astype(np.int64) * round(side.bin * 1e12)
             order = np.argsort(ticks, kind="stable")
             result += [ticks[order], which[order]]

@@ -35,14 +35,13 @@ class SiftTask:
 class SiftedRounds:
     """Equal rounds on both nodes. bits, bases: uint8[m]. pairs: all coincidences.
 
-    clock: the alignment to go on with, timing_leak: bits a bit; both known to alice only.
+    clock: the alignment to go on with, known to alice only.
     """
 
     bits: NDArray[np.uint8]
     bases: NDArray[np.uint8]
     pairs: int
     clock: ClockMap | None = None
-    timing_leak: float | None = None
 
 
 class SiftProtocol(Protocol):

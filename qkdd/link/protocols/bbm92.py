@@ -13,8 +13,6 @@ from qkdd import kernels
 from qkdd.distill.errors import BlockMalformed
 from qkdd.link.clockmap import ClockMap
 from qkdd.link.errors import BasisImbalance
-from qkdd.link.estimate import timing_information
-from qkdd.link.events import Events
 from qkdd.link.messages import Announce, Matches
 from qkdd.link.protocols.base import SiftedRounds, SiftTask
 from qkdd.link.track import follow
@@ -92,21 +90,8 @@ def _match(task: SiftTask, clock: ClockMap, announce: Announce) -> tuple[SiftedR
     ia, ib = kernels.match_coincidences(events.times, track.mapped, shared.window_ps, 0.0, 0.0, 0)
     a_bases = events.bases[ia]
     same = a_bases == b_bases[ib]
-    residuals = (events.times[ia] - track.mapped[ib]).astype(np.float64)[same]
-    leak = _timing_leak(residuals, events, ia[same], shared.announce_ps)
-    rounds = SiftedRounds(events.bits[ia[same]], a_bases[same], len(ia), track.clock, leak)
+    rounds = SiftedRounds(events.bits[ia[same]], a_bases[same], len(ia), track.clock)
     matches = Matches(
         task.number, len(ib), kernels.gap_encode(ib.astype(np.int64)), kernels.pack_bits(np.ascontiguousarray(a_bases))
     )
     return rounds, matches
-
-
-def _timing_leak(residuals: NDArray[np.float64], events: Events, chosen: NDArray[np.uint32], bin_ps: int) -> float:
-    """Mean over the bases: the basis is public, the bit is not. Alice's bits are bob's but for the errors."""
-    bases, bits = events.bases[chosen], events.bits[chosen]
-    if len(bits) == 0:
-        return 0.0
-    return sum(
-        float(np.mean(bases == basis)) * timing_information(residuals[bases == basis], bits[bases == basis], bin_ps)
-        for basis in (0, 1)
-    )

@@ -26,7 +26,10 @@ from qkdd_hil.demo.watch import NodeWatch
 START = 60.0  # s until the first key
 HEAL = 90.0  # s after the last crash until the nodes make key again
 FLUSH = 60.0  # s until everything that was made has reached both KMSs
-PAUSE = (0.5, 4.0)  # s between two crashes: inside a block, a hand-over, an alignment, a start
+PAUSE = (0.0, 4.0)  # s before a crash: inside a start, an alignment, a block, a commit, a hand-over
+IN_SERVICE = (
+    0.5  # share of the crashes that wait until the system delivers keys again; the others hit it while it heals
+)
 
 
 class CampaignFailed(Exception):
@@ -95,6 +98,8 @@ class Campaign:
                 try:
                     await self._until(lambda: self._ledger.delivered > 0, START, "no first key")
                     for number in range(1, self._rounds + 1):
+                        if self._random.random() < IN_SERVICE:
+                            await self._delivering()
                         await asyncio.sleep(self._random.uniform(*PAUSE))
                         victim = self._random.choice(sorted(self._processes))
                         victims[victim] += 1
@@ -102,8 +107,7 @@ class Campaign:
                         self._say(
                             f"round {number}/{self._rounds}: kill -9 {victim}; keys delivered {self._ledger.delivered}"
                         )
-                    before = self._ledger.delivered
-                    await self._until(lambda: self._ledger.delivered > before, HEAL, "no key after the last crash")
+                    await self._delivering()
                     await self._flush(layout, directions)
                     await asyncio.wait_for(asyncio.gather(*drawing), FLUSH)
                 finally:
@@ -157,6 +161,13 @@ class Campaign:
             Direction(self._ledger, classical.alice, classical.bob),
             Direction(self._ledger, post_quantum.bob, post_quantum.alice),
         ]
+
+    async def _delivering(self) -> None:
+        """Wait for a block that both nodes accepted after now, and for a key after that."""
+        blocks = sum(len(node.blocks) for node in self._nodes)
+        await self._until(lambda: sum(len(node.blocks) for node in self._nodes) > blocks, HEAL, "no new block")
+        keys = self._ledger.delivered
+        await self._until(lambda: self._ledger.delivered > keys, HEAL, "no new key")
 
     async def _until(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
         end = time.monotonic() + seconds

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import differential_evolution, minimize
+from scipy.optimize import Bounds, differential_evolution, minimize
 
 from qkdd.security.errors import ProofInputError
 
@@ -96,8 +96,12 @@ def climb(problem: Problem, start: Operating, evaluations: int = 400, width: flo
 
     origin = np.array(encode(start))
     simplex = np.vstack([origin, origin + width * np.eye(len(origin))])
-    options = {"initial_simplex": simplex, "maxfev": evaluations, "xatol": 1e-3, "fatol": 1e-6}
-    found = minimize(cost, origin, method="Nelder-Mead", options=options)
+    found = minimize(
+        cost,
+        origin,
+        method="Nelder-Mead",
+        options={"initial_simplex": simplex, "maxfev": evaluations, "xatol": 1e-3, "fatol": 1e-6},
+    )
     return decode([float(value) for value in found.x], mu_last)
 
 
@@ -131,7 +135,8 @@ def walk(family: Callable[[float], Problem], start: Operating) -> tuple[Operatin
 def _roam(problem: Problem, like: Operating) -> Operating:
     """Differential evolution over the whole region with a fixed seed, for a region with key so small that no way was found."""
     mu_last = like.mu[2] if len(like.mu) == 3 else None
-    ranges = [(-4.0, 3.0), (-4.0, 4.0)] + [(-4.0, 5.0)] * (len(encode(like)) - 2)
+    dimensions = len(encode(like))
+    ranges = Bounds([-4.0] * dimensions, [3.0, 4.0] + [5.0] * (dimensions - 2))
 
     def cost(x: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
         return _cost(_merit(problem, decode([float(value) for value in x], mu_last)))

@@ -129,7 +129,8 @@ class Acquisition:
         if block.until < start or not in_order:
             faults.append("QKD-LNK-STREAM-SLIPPED")  # a reason inside QKD-BLK-TAGS-LOST
         if block.lost or faults:
-            self._troubles.append(Trouble(start, stop, block.lost, tuple(faults)))
+            # never empty: a stream that went backwards spoils at least the block that begins here
+            self._troubles.append(Trouble(start, max(stop, start + 1), block.lost, tuple(faults)))
             self._meter.add("qkdd_link_tags_lost_total", max(block.lost, 1), link=self._link)
         if in_order:
             detectors = self._detector_of[block.channels]

@@ -68,12 +68,13 @@ def follow(
     for index in range(pieces):
         own = slice(*np.searchsorted(b_times, edges[index : index + 2]))
         middle = (edges[index] + edges[index + 1]) / 2
-        predicted = _predict(recent, middle)
+        predicted, slope = _predict(recent, middle)
         reach = half if recent else first_half
-        found = _peak(a_times, mapped[own], predicted, reach, bin_ps, window_ps)
+        shift = np.rint(predicted + slope * (b_times[own] - middle)).astype(np.int64)
+        found = _peak(a_times, mapped[own] + shift, reach, bin_ps, window_ps)
         if found is None:
             continue
-        centre, excess = found
+        centre, excess = predicted + found[0], found[1]
         recent.append((middle, centre))
         middles.append(middle)
         centres.append(centre)
@@ -90,12 +91,11 @@ def follow(
     return Track(mapped + np.rint(correction).astype(np.int64), ahead, pairs, len(centres), pieces)
 
 
-def _predict(recent: deque[tuple[float, float]], moment: float) -> float:
+def _predict(recent: deque[tuple[float, float]], moment: float) -> tuple[float, float]:
+    """Correction (ps) and its slope at `moment`."""
     if not recent:
-        return 0.0
-    if len(recent) == 1:
-        return recent[-1][1]
-    return _line([m for m, _ in recent], [c for _, c in recent], moment)[0]
+        return 0.0, 0.0
+    return _line([m for m, _ in recent], [c for _, c in recent], moment)
 
 
 def _line(moments: list[float], centres: list[float], moment: float) -> tuple[float, float]:
@@ -121,18 +121,17 @@ def _correct(
 
 
 def _peak(
-    a_times: NDArray[np.int64], mapped: NDArray[np.int64], predicted: float, half: int, bin_ps: int, window_ps: int
+    a_times: NDArray[np.int64], mapped: NDArray[np.int64], half: int, bin_ps: int, window_ps: int
 ) -> tuple[float, float] | None:
-    """Centre of the peak of a - b near the prediction (ps) and its pairs above the level; None when there is none."""
+    """Centre of the peak of a - b near zero (ps) and its pairs above the level; None when there is none."""
     if len(mapped) == 0:
         return None
     # bins of half the tagger's, so that its beating with the clocks' difference does not lump the counts
     cell = max(1, bin_ps // 2)
     bins = 2 * half // cell
-    near = slice(*np.searchsorted(a_times, (mapped[0] + predicted - half, mapped[-1] + predicted + half)))
+    near = slice(*np.searchsorted(a_times, (mapped[0] - half, mapped[-1] + half)))
     # the kernel's difference is second minus first: hand it bob first
-    start = round(predicted) - half
-    counts = kernels.delay_histogram(mapped, a_times[near], start, cell, bins).astype(np.float64)
+    counts = kernels.delay_histogram(mapped, a_times[near], -half, cell, bins).astype(np.float64)
     width = max(2, round(window_ps / cell))
     sums = np.convolve(counts, np.ones(width), "valid")
     top = int(np.argmax(sums))
@@ -140,8 +139,8 @@ def _peak(
     level = outside / max(1, bins - 3 * width)
     if poisson_surprise(float(sums[top]), max(level * width, 0.3), bins) < _SURPRISE:
         return None
-    position = start + (np.arange(bins) + 0.5) * cell
-    centre = start + (top + width / 2) * cell
+    position = -half + (np.arange(bins) + 0.5) * cell
+    centre = -half + (top + width / 2) * cell
     excess = 0.0
     for _ in range(3):
         inside = np.abs(position - centre) <= width * cell

@@ -23,16 +23,20 @@ CHECK_S = 5.0  # how often stalled parts are looked for when no watchdog is set
 async def beating(waiting: Coroutine[object, object, T], beat: Callable[[], None], clock: Clock) -> T:
     """Await what may rightly take long (the other node, the operator), beating all the while."""
     task = asyncio.create_task(waiting)
+    beats = asyncio.create_task(_beat(beat, clock))
     try:
-        while not task.done():
-            beat()
-            pause = asyncio.create_task(clock.sleep(HEARTBEAT_S))
-            await asyncio.wait({task, pause}, return_when=asyncio.FIRST_COMPLETED)
-            pause.cancel()
+        await asyncio.wait({task, beats}, return_when=asyncio.FIRST_COMPLETED)
         return task.result()
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for one in (task, beats):
+            one.cancel()
+        await asyncio.gather(task, beats, return_exceptions=True)
+
+
+async def _beat(beat: Callable[[], None], clock: Clock) -> None:
+    while True:
+        beat()
+        await clock.sleep(HEARTBEAT_S)
 
 
 @dataclass(slots=True)

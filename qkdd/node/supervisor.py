@@ -193,7 +193,7 @@ class Supervisor:
         end = None if pause is None else self._clock.monotonic() + pause
         while not part.kick.is_set():
             left = HEARTBEAT_S if end is None else min(HEARTBEAT_S, end - self._clock.monotonic())
-            if left <= 0:
+            if left < 1e-6:  # what rounding leaves over
                 return
             self._health.beat(part.name)
             try:

@@ -1,4 +1,6 @@
-"""Search for the operating point of a decoy link: intensities, their probabilities, basis choice (pure and deterministic).
+"""Search for the operating point of a decoy link: intensities, their probabilities, basis choice, block size.
+
+Pure and deterministic: equal inputs give equal advice.
 
 Nelder-Mead on unconstrained coordinates in which every point meets the proofs' conditions. Small blocks have narrow regions
 with key; a search therefore walks from an easy problem (a large block) to the wanted one, each starting where the last ended.
@@ -6,6 +8,7 @@ with key; a search therefore walks from an easy problem (a large block) to the w
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,11 +16,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import Bounds, differential_evolution, minimize
 
+from qkdd.security import modes
+from qkdd.security.channel import BlockCounts, Channel, dead_time_factor, expected_counts
+from qkdd.security.decoy import leak_of
+from qkdd.security.entropy import check_finite, check_fraction
 from qkdd.security.errors import ProofInputError
+from qkdd.security.proofs import EQUAL_DETECTORS, Receiver, decoy_length
 
 _NO_KEY, _NO_BOUND = 1.0e3, 2.0e3  # costs above every -ln(rate) of a point with key
 _FIRST_STEP, _LAST_STEP = 0.25, 1.0 / 128.0  # of the way from the easy problem to the wanted one
 _ON_THE_WAY = 150  # evaluations of an intermediate search
+_EASY_PULSES = 1.0e11
 MU_MAX = 1.0
 
 
@@ -150,3 +159,106 @@ def _merit(problem: Problem, point: Operating) -> Merit:
         return problem(point)
     except ProofInputError:  # rounding at the rim of the coordinates
         return Merit(0.0, -_NO_BOUND, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The best operating point of a link and what it yields.
+
+    block_pulses, block_s: the block; length: secret bits expected in one; rate_hz: secret bits a second; qber: expected in
+    the key basis; ladder: (block_s, rate_hz) of shorter blocks, each halved and searched again. label: of the mode, to be shown.
+    """
+
+    mode: str
+    label: str
+    at: Operating
+    block_pulses: int
+    block_s: float
+    length: int
+    rate_hz: float
+    qber: float
+    ladder: tuple[tuple[float, float], ...]
+
+
+def _block_counts(link: Channel, point: Operating, pulses: float) -> BlockCounts:
+    """Expected counts of a block of `pulses` pulses, those in the receiver's dead time lost."""
+    detected = math.fsum(p * link.pulse(mu)[0] for mu, p in zip(point.mu, point.p, strict=True))
+    live = dead_time_factor(link.clock_hz * detected, link.t_dead)
+    return expected_counts(link.pulse, point.mu, point.p, point.p_key, pulses * live)
+
+
+def link_family(
+    mode_id: str, link: Channel, pulses: float, eps_sec: float, eps_cor: float, receiver: Receiver
+) -> Callable[[float], Problem]:
+    """Problems from an easy link (no loss, large block) to `link` with blocks of `pulses`; the merit's rate is in bits a
+    second, dead time and leak `f n h(Q)` included (S8.2, S8.3)."""
+    easy = max(pulses, _EASY_PULSES)
+    check_fraction("eta", link.eta, low=1e-30)
+
+    def problem(difficulty: float) -> Problem:
+        sent = easy * (pulses / easy) ** difficulty
+        here = dataclasses.replace(link, eta=link.eta**difficulty)
+
+        def merit(point: Operating) -> Merit:
+            counts = _block_counts(here, point, sent)
+            n_key = math.fsum(counts.n_key)
+            leak = leak_of(n_key, math.fsum(counts.m_key), here.f_ec)
+            found = decoy_length(
+                mode_id, point.mu, point.p, counts, leak, eps_sec, eps_cor, receiver=receiver, simulation=True
+            )
+            rate = max(0.0, found.l) / sent * here.clock_hz
+            return Merit(rate, found.l / n_key, found.s_key_1 > 0.0 and found.s_test_1 > 0.0)
+
+        return merit
+
+    return problem
+
+
+def advise(
+    mode_id: str,
+    link: Channel,
+    *,
+    longest_block_s: float,
+    eps_sec: float = 1e-12,
+    eps_cor: float = 1e-15,
+    mu3: float = 2e-4,
+    receiver: Receiver = EQUAL_DETECTORS,
+    start: Operating | None = None,
+    rungs: int = 0,
+) -> Advice:
+    """Intensities, probabilities and block size with the highest secret rate of a characterised link.
+
+    A longer block never lowers the rate (S10.3), so the block is the longest that is allowed; `rungs` shorter ones show what a
+    shorter wait costs. mu3: weakest intensity that the modulator reaches (modes with three). Expected counts: a key is made
+    of measured ones only. rate_hz is 0 if there is no point with key. Raises ProofInputError.
+    """
+    found_mode = modes.mode(mode_id)
+    if found_mode.intensities not in {2, 3}:
+        raise ProofInputError(f"{mode_id} is no decoy-state mode", name="proof")
+    pulses = math.floor(check_finite("longest_block_s", longest_block_s, low=0.0) * link.clock_hz)
+    if pulses < 1:
+        raise ProofInputError(f"a block of {longest_block_s} s holds no pulse", name="longest_block_s")
+    first = start
+    if first is None and found_mode.intensities == 3:
+        first = Operating((0.44, 0.18, mu3), (0.7, 0.2, 0.1), 0.9)
+    elif first is None:
+        first = Operating((0.45, 0.15), (0.6, 0.4), 0.9)
+
+    def family(size: float) -> Callable[[float], Problem]:
+        return link_family(mode_id, link, size, eps_sec, eps_cor, receiver)
+
+    at, merit = walk(family(pulses), first)
+    ladder, point = [], at
+    for rung in range(1, rungs + 1):
+        if merit.rate <= 0.0:
+            break
+        point, shorter = walk(family(pulses / 2**rung), point)
+        ladder.append((pulses / 2**rung / link.clock_hz, shorter.rate))
+        if shorter.rate <= 0.0:
+            break
+    counts = _block_counts(link, at, pulses)
+    length = math.floor(max(0.0, merit.share) * math.fsum(counts.n_key))
+    qber = math.fsum(counts.m_key) / math.fsum(counts.n_key)
+    return Advice(
+        mode_id, found_mode.label, at, pulses, pulses / link.clock_hz, length, merit.rate, qber, tuple(ladder)
+    )

@@ -26,6 +26,9 @@ class Receiver:
     delta2: float = 0.0
 
 
+EQUAL_DETECTORS = Receiver()
+
+
 @dataclass(frozen=True, slots=True)
 class DecoyLength:
     """What a block may yield. label: to be shown with l_bits wherever that is shown. reason: why l_bits is 0, else empty.
@@ -73,7 +76,7 @@ def decoy_length(
     eps_sec: float,
     eps_cor: float,
     *,
-    receiver: Receiver = Receiver(),
+    receiver: Receiver = EQUAL_DETECTORS,
     plan: AcceptancePlan | None = None,
     pulses: float | None = None,
     intervals: Sequence[tuple[float, float]] | None = None,

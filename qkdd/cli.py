@@ -194,6 +194,14 @@ def pki(context: typer.Context) -> None:
     pki_app(args=context.args or ["--help"], prog_name="qkdd pki")
 
 
+@app.command(context_settings=_PASS_ON, add_help_option=False)
+def keyrate(context: typer.Context) -> None:
+    """Secret rate of a decoy-state link against distance: numbers, JSON or a picture. Offline."""
+    from qkdd.security.keyrate_cli import app as keyrate_app  # only when used: it imports the optimiser
+
+    keyrate_app(args=context.args, prog_name="qkdd keyrate")
+
+
 def main() -> None:
     """Entry point."""
     try:

@@ -39,3 +39,12 @@ class IntensityRefused(ProofInputError):
     code = "QKD-SEC-INTENSITY"
     meaning = "Intensities or their probabilities break a condition of the decoy proof; no length follows."
     default_remedy = "The message names the condition; correct the settings or characterise the transmitter again."
+
+
+class PlotsAbsent(QkddError):
+    """A picture was asked for where the drawing library is not installed."""
+
+    code = "QKD-SEC-PLOTS"
+    kind = Kind.PERMANENT
+    meaning = "Pictures need matplotlib, which is not installed."
+    default_remedy = "Install the extra: pip install 'qkdd[plots]'; or print the numbers with --json."

@@ -118,11 +118,12 @@ def walk(family: Callable[[float], Problem], start: Operating) -> tuple[Operatin
     """Operating point and merit of `family(1)`, approached from the easy `family(0)`.
 
     The step is halved until the point at hand makes key at the next difficulty, so that the search stays inside the region
-    with key. `family(1)` is searched twice, the second time with a fresh simplex. A start that makes key there goes directly.
+    with key. `family(1)` is searched more than once, each time with a fresh simplex. A start that makes key there goes directly.
     """
     point, difficulty, step = start, 0.0, _FIRST_STEP
     target = family(1.0)
-    if _merit(target, point).rate <= 0.0:
+    near = _merit(target, point).rate > 0.0
+    if not near:
         point = climb(family(0.0), point, _ON_THE_WAY)
         while difficulty + step < 1.0:
             problem = family(difficulty + step)
@@ -136,7 +137,7 @@ def walk(family: Callable[[float], Problem], start: Operating) -> tuple[Operatin
     if _merit(target, point).rate <= 0.0:
         found = climb(target, point)
         point = found if _merit(target, found).rate > 0.0 else _roam(target, start)
-    for width in (0.25, -0.5, 0.25):
+    for width in (0.2, -0.2) if near else (0.25, -0.5, 0.25):
         point = climb(target, point, width=width)
     return point, target(point)
 

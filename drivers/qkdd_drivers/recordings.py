@@ -8,23 +8,25 @@ import numpy as np
 
 from qkdd import kernels
 from qkdd.device.tags import TagBlock
+from qkdd_drivers.s15_tdc1.protocol import UNIT_PS, WRAP_UNITS
 
 
 def read_tdc1_text(path: Path) -> TagBlock:
     """The text dump that the vendor's LabVIEW program writes: five columns of pattern bits, then the time in ns.
 
     One event a line, newest first. The first column belongs to the highest bit; input n of the TDC1 is bit n, so the last
-    column is input 0. Times come out sorted, in picoseconds since the first event. Raises ValueError naming the line.
+    column is input 0. A step back in time is taken as a wrap of the counter (268.435456 ms), as in the stream itself; where
+    a file joins several runs it is only their border. Times are picoseconds since the first event. Raises ValueError naming
+    the line.
     """
     rows = [line.split() for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
     for number, row in enumerate(rows, start=1):
         if len(row) != 6 or not all(cell in ("0", "1") for cell in row[:5]) or not row[5].isdigit():
             raise ValueError(f"{path}:{number}: not five pattern columns and a time in ns")
-    table = np.array(rows, np.int64).reshape(-1, 6)
-    order = np.argsort(table[:, 5], kind="stable")
-    patterns = (table[order, :5] @ np.array([16, 8, 4, 2, 1])).astype(np.uint8)
-    times = table[order, 5] * 1000
-    return _block(times, patterns)
+    table = np.array(rows, np.int64).reshape(-1, 6)[::-1]
+    patterns = (table[:, :5] @ np.array([16, 8, 4, 2, 1])).astype(np.uint8)
+    wraps = np.cumsum(np.diff(table[:, 5], prepend=table[:1, 5]) < 0)
+    return _block(table[:, 5] * 1000 + wraps * (WRAP_UNITS * UNIT_PS), patterns)
 
 
 def read_a1(path: Path, *, swapped: bool) -> TagBlock:

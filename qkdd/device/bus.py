@@ -123,7 +123,7 @@ class Bus(Generic[L]):
             async with self._clock.deadline(timeout + _GRACE):
                 return await waiting
         except TimeoutError:
-            if waiting.done():
+            if waiting.done() and not waiting.cancelled():
                 raise  # the call itself raised it
             self._stuck = True
             self._fail_waiting()

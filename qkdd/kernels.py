@@ -50,6 +50,8 @@ __all__ = [
     "run",
     "select_variant",
     "toeplitz",
+    "toeplitz_packed",
+    "toeplitz_workspace",
     "unpack_bits",
     "variant",
 ]
@@ -153,6 +155,8 @@ gap_encode = _raising(_tags.gap_encode)
 gap_decode = _raising(_tags.gap_decode)
 
 toeplitz = _raising(_hashing.toeplitz)
+toeplitz_packed = _raising(_hashing.toeplitz_packed)
+toeplitz_workspace = _raising(_hashing.toeplitz_workspace)
 poly_hash = _raising(_hashing.poly_hash)
 gf2_128_multiply = _raising(_hashing.gf2_128_multiply)
 

@@ -96,6 +96,9 @@ size_t qkdd_toeplitz_workspace(size_t n, size_t m); /* in uint64_t */
 /* bits[n], seed[n + m - 1], out[m], one bit a byte; the workspace is zeroed at the end. */
 qkdd_status qkdd_toeplitz(const uint8_t *bits, size_t n, const uint8_t *seed, size_t m, uint8_t *out, uint64_t *workspace,
                           size_t workspace_size);
+/* The same with packed bits, most significant bit first; non-zero unused low bits of a last byte are QKDD_MALFORMED. */
+qkdd_status qkdd_toeplitz_packed(const uint8_t *bits, size_t n, const uint8_t *seed, size_t m, uint8_t *out,
+                                 uint64_t *workspace, size_t workspace_size);
 
 /* ---- polynomial hash over GF(2^128): GHASH of NIST SP 800-38D with key H, A = data, C empty. Constant-time in data and key
  * (the portable variant on processors whose 64-bit multiplication is). ---- */

@@ -10,6 +10,31 @@ from qkdd_native.arrays import ByteLike, octets, pointer, size, vector
 from qkdd_native.status import Status, StatusError, check
 
 
+# Fresh memory costs a page fault every 4 KiB, more than the product itself at some sizes; so two workspaces (one a core) are
+# kept. The kernel zeroes them. append and pop of a list are atomic.
+_KEPT_WORKSPACES = 2
+_KEPT_WORDS = 1 << 24
+_workspaces: list[NDArray[np.uint64]] = []
+
+
+def _workspace(words: int) -> NDArray[np.uint64]:
+    try:
+        kept = _workspaces.pop()
+    except IndexError:
+        return np.empty(words, np.uint64)
+    return kept if len(kept) >= words else np.empty(words, np.uint64)
+
+
+def _keep(workspace: NDArray[np.uint64]) -> None:
+    if len(workspace) <= _KEPT_WORDS and len(_workspaces) < _KEPT_WORKSPACES:
+        _workspaces.append(workspace)
+
+
+def toeplitz_workspace(n: int, m: int) -> int:
+    """Bytes of scratch memory that a product of n input and m output bits takes."""
+    return 8 * int(lib.qkdd_toeplitz_workspace(size(n, "n"), size(m, "m")))
+
+
 def toeplitz(bits: NDArray[np.uint8], seed_bits: NDArray[np.uint8], m: int) -> NDArray[np.uint8]:
     """Multiply a Toeplitz matrix by a bit vector over GF(2): uint8[m].
 
@@ -26,9 +51,35 @@ def toeplitz(bits: NDArray[np.uint8], seed_bits: NDArray[np.uint8], m: int) -> N
             Status.BAD_ARGUMENT, f"toeplitz: the seed must have n + m - 1 = {n + m - 1} bits, not {len(seed_bits)}"
         )
     out = np.empty(m, np.uint8)
-    workspace = np.empty(lib.qkdd_toeplitz_workspace(n, m), np.uint64)
+    workspace = _workspace(lib.qkdd_toeplitz_workspace(n, m))
     code = lib.qkdd_toeplitz(pointer(bits), n, pointer(seed_bits), m, pointer(out), pointer(workspace), len(workspace))
+    _keep(workspace)
     check(code, "toeplitz")
+    return out
+
+
+def toeplitz_packed(bits: ByteLike, n: int, seed: ByteLike, m: int) -> bytearray:
+    """`toeplitz` on packed bits, most significant bit first: ceil(m / 8) bytes, an eighth of the memory.
+
+    bits: ceil(n / 8) bytes, seed: ceil((n + m - 1) / 8) bytes; unused low bits of a last byte must be 0.
+    """
+    size(n, "n")
+    size(m, "m")
+    views = octets(bits, "bits"), octets(seed, "seed")
+    wanted = (n + 7) // 8, (max(n + m - 1, 0) + 7) // 8
+    if (len(views[0]), len(views[1])) != wanted:
+        raise StatusError(
+            Status.BAD_ARGUMENT,
+            f"toeplitz_packed: bits and seed must have {wanted[0]} and {wanted[1]} bytes, "
+            f"not {len(views[0])} and {len(views[1])}",
+        )
+    out = bytearray((m + 7) // 8)
+    workspace = _workspace(lib.qkdd_toeplitz_workspace(n, m))
+    code = lib.qkdd_toeplitz_packed(
+        views[0], n, views[1], m, ffi.from_buffer("uint8_t[]", out), pointer(workspace), len(workspace)
+    )
+    _keep(workspace)
+    check(code, "toeplitz_packed")
     return out
 
 

@@ -56,36 +56,79 @@ static inline uint64_t pack_word(const uint8_t *bits, uint64_t *seen) {
     return word;
 }
 
-uint64_t qkdd_pack_words(const uint8_t *bits, size_t count, uint64_t *words, size_t offset) {
-    uint64_t seen = 0;
-    uint64_t *out = words + offset / 64;
-    unsigned shift = offset % 64;
-    size_t i = 0;
-    for (; i + 64 <= count; i += 64, out++) {
-        uint64_t word = pack_word(bits + i, &seen);
-        out[0] |= word << shift;
-        if (shift) out[1] |= word >> (64 - shift);
-    }
-    if (i < count) {
-        uint8_t tail[64] = {0};
-        memcpy(tail, bits + i, count - i);
-        uint64_t word = pack_word(tail, &seen);
-        out[0] |= word << shift;
-        if (shift && count - i + shift > 64) out[1] |= word >> (64 - shift);
-        wipe(tail, sizeof tail);
-    }
+static uint64_t one_byte(uint64_t seen) {
     seen |= seen >> 32;
     seen |= seen >> 16;
     seen |= seen >> 8;
     return seen & 0xFF;
 }
 
-void qkdd_unpack_words(const uint64_t *words, size_t count, uint8_t *bits) {
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-        uint64_t byte = (words[i / 64] >> (i % 64)) & 0xFF;
+uint64_t qkdd_portable_pack_words(const uint8_t *bits, size_t words, uint64_t *out) {
+    uint64_t seen = 0;
+    for (size_t i = 0; i < words; i++) out[i] = pack_word(bits + 64 * i, &seen);
+    return one_byte(seen);
+}
+
+void qkdd_portable_unpack_words(const uint64_t *words, size_t count, uint8_t *bits) {
+    for (size_t i = 0; i < 8 * count; i++) {
+        uint64_t byte = (words[i / 8] >> (i % 8 * 8)) & 0xFF;
         /* reverse the byte's order against MSB_FIRST by spreading with the other multiplier */
-        store_le64(bits + i, (((byte & 0x7F) * 0x0002040810204081u) & LOW_BITS) | ((byte >> 7) << 56));
+        store_le64(bits + 8 * i, (((byte & 0x7F) * 0x0002040810204081u) & LOW_BITS) | ((byte >> 7) << 56));
     }
-    for (; i < count; i++) bits[i] = (words[i / 64] >> (i % 64)) & 1;
+}
+
+uint64_t qkdd_pack_words(const uint8_t *bits, size_t count, uint64_t *words) {
+    size_t whole = count / 64;
+    uint64_t seen = whole ? qkdd_kernels()->pack_words(bits, whole, words) : 0;
+    if (count % 64) {
+        uint8_t tail[64] = {0};
+        memcpy(tail, bits + 64 * whole, count % 64);
+        uint64_t or = 0;
+        words[whole] = pack_word(tail, &or);
+        seen |= one_byte(or);
+        wipe(tail, sizeof tail);
+    }
+    return seen;
+}
+
+void qkdd_unpack_words(const uint64_t *words, size_t count, uint8_t *bits) {
+    size_t whole = count / 64;
+    if (whole) qkdd_kernels()->unpack_words(words, whole, bits);
+    for (size_t i = 64 * whole; i < count; i++) bits[i] = (words[whole] >> (i % 64)) & 1;
+}
+
+/* The bits of every byte in the other order; its own inverse. */
+static void turn_bytes(uint64_t *words, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        uint64_t v = words[i];
+        v = ((v >> 1) & 0x5555555555555555u) | ((v & 0x5555555555555555u) << 1);
+        v = ((v >> 2) & 0x3333333333333333u) | ((v & 0x3333333333333333u) << 2);
+        words[i] = ((v >> 4) & 0x0F0F0F0F0F0F0F0Fu) | ((v & 0x0F0F0F0F0F0F0F0Fu) << 4);
+    }
+}
+
+uint64_t qkdd_words_from_packed(const uint8_t *packed, size_t count, uint64_t *words) {
+    size_t bytes = (count + 7) / 8, length = (count + 63) / 64;
+    for (size_t i = 0; i < bytes / 8; i++) words[i] = load_le64(packed + 8 * i);
+    if (bytes % 8) {
+        uint8_t tail[8] = {0};
+        memcpy(tail, packed + bytes / 8 * 8, bytes % 8);
+        words[length - 1] = load_le64(tail);
+        wipe(tail, sizeof tail);
+    }
+    turn_bytes(words, length);
+    return count % 8 ? packed[bytes - 1] & (0xFFu >> count % 8) : 0;
+}
+
+void qkdd_packed_from_words(const uint64_t *words, size_t count, uint8_t *packed) {
+    size_t bytes = (count + 7) / 8;
+    for (size_t i = 0; i < bytes; i += 8) {
+        uint8_t eight[8];
+        uint64_t v = words[i / 8];
+        if (i / 8 == count / 64) v &= ((uint64_t)1 << count % 64) - 1; /* what lies behind the last bit */
+        turn_bytes(&v, 1);
+        store_le64(eight, v);
+        memcpy(packed + i, eight, bytes - i < 8 ? bytes - i : 8);
+        wipe(eight, sizeof eight);
+    }
 }

@@ -131,7 +131,7 @@ qkdd_status qkdd_cascade_open(uint64_t *frame, size_t frame_size, const uint8_t 
     h->passes = passes;
     h->row = shape(n, &h->rows, &h->rest);
     h->words = packed_words(n);
-    if (qkdd_pack_words(bits, n, frame + HEAD_WORDS, 0) > 1) {
+    if (qkdd_pack_words(bits, n, frame + HEAD_WORDS) > 1) {
         wipe(frame, needed * sizeof *frame);
         return QKDD_MALFORMED;
     }

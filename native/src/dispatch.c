@@ -27,11 +27,21 @@ static void choose(qkdd_variant variant) {
         chosen.ghash_blocks = qkdd_avx2_ghash_blocks;
         chosen.polyval_multiply = qkdd_avx2_polyval_multiply;
         chosen.toeplitz_square = qkdd_avx2_square;
+        chosen.middle_product = qkdd_avx2_middle_product;
+        chosen.butterfly = 9.2;
+        chosen.pack_words = qkdd_avx2_pack_words;
+        chosen.unpack_words = qkdd_avx2_unpack_words;
+    }
+    if (variant >= QKDD_AVX512) {
+        chosen.pack_words = qkdd_avx512_pack_words;
+        chosen.unpack_words = qkdd_avx512_unpack_words;
     }
     /* the first processors with AVX-512 multiply 128 bits at a time only */
     if (variant >= QKDD_AVX512 && __builtin_cpu_supports("vpclmulqdq")) {
         chosen.ghash_blocks = qkdd_avx512_ghash_blocks;
         chosen.toeplitz_square = qkdd_avx512_square;
+        chosen.middle_product = qkdd_avx512_middle_product;
+        chosen.butterfly = 9.2;
         chosen.leaf_first = 16;
         chosen.leaf_last = 24;
         chosen.leaf_step = 8;

@@ -18,9 +18,20 @@ typedef struct {
     void (*toeplitz_square)(uint64_t *out, const uint64_t *x, const uint64_t *t, size_t k, unsigned levels,
                             uint64_t *temporary);
     size_t leaf_first, leaf_last, leaf_step; /* sizes in words that its leaves are made for */
+    /* Elements 0 .. 2^k - 1 of the transposed product, see fft.h. */
+    void (*middle_product)(uint64_t *x, unsigned k, size_t count, uint64_t *spectrum, uint64_t *y, const uint64_t *table);
+    double butterfly; /* cost of one of its butterflies, in word products of the leaves; measured */
+    /* words[i] = the 64 bits in bytes 64 i to 64 i + 63, first in bit 0; returns the OR of all bytes. */
+    uint64_t (*pack_words)(const uint8_t *bits, size_t words, uint64_t *out);
+    void (*unpack_words)(const uint64_t *words, size_t count, uint8_t *bits); /* whole words */
 } qkdd_kernel_table;
 
 extern const qkdd_kernel_table qkdd_portable_table;
+
+void qkdd_portable_middle_product(uint64_t *x, unsigned k, size_t count, uint64_t *spectrum, uint64_t *y,
+                                  const uint64_t *table);
+uint64_t qkdd_portable_pack_words(const uint8_t *bits, size_t words, uint64_t *out);
+void qkdd_portable_unpack_words(const uint64_t *words, size_t count, uint8_t *bits);
 
 #if defined(__x86_64__)
 uint32_t qkdd_avx2_crc32c(const uint8_t *data, size_t size);
@@ -30,7 +41,20 @@ void qkdd_avx2_square(uint64_t *out, const uint64_t *x, const uint64_t *t, size_
 void qkdd_avx512_ghash_blocks(qkdd_poly_hash *state, const uint8_t *data, size_t blocks);
 void qkdd_avx512_square(uint64_t *out, const uint64_t *x, const uint64_t *t, size_t k, unsigned levels,
                         uint64_t *temporary);
+void qkdd_avx2_middle_product(uint64_t *x, unsigned k, size_t count, uint64_t *spectrum, uint64_t *y, const uint64_t *table);
+void qkdd_avx512_middle_product(uint64_t *x, unsigned k, size_t count, uint64_t *spectrum, uint64_t *y,
+                                const uint64_t *table);
+uint64_t qkdd_avx2_pack_words(const uint8_t *bits, size_t words, uint64_t *out);
+void qkdd_avx2_unpack_words(const uint64_t *words, size_t count, uint8_t *bits);
+uint64_t qkdd_avx512_pack_words(const uint8_t *bits, size_t words, uint64_t *out);
+void qkdd_avx512_unpack_words(const uint64_t *words, size_t count, uint8_t *bits);
 #endif
+
+enum { QKDD_MATRIX, QKDD_DUAL, QKDD_TRANSPOSE }; /* which form of a linear map, see fft.h */
+#define QKDD_FFT_TABLE 4096 /* words */
+#define QKDD_FFT_LEAST 7    /* smallest k: the sixteenth of 2^k must be whole leaves */
+#define QKDD_FFT_MOST 30    /* largest k: the table has the twiddles of 2^32 blocks */
+void qkdd_fft_twiddles(uint64_t *table);
 
 /* The table in use. */
 const qkdd_kernel_table *qkdd_kernels(void);
@@ -60,10 +84,13 @@ static inline void wipe(void *p, size_t size) {
     __asm__ __volatile__("" : : "r"(p) : "memory");
 }
 
-/* Pack bits[count] into words, least significant bit first, from bit `offset` on (ORed into zeroed words).
+/* Pack bits[count] into words[ceil(count / 64)], least significant bit first, the rest of the last word 0.
  * Returns the OR of all bytes, so that the caller sees values above 1. */
-uint64_t qkdd_pack_words(const uint8_t *bits, size_t count, uint64_t *words, size_t offset);
-/* The inverse from bit 0 on. */
+uint64_t qkdd_pack_words(const uint8_t *bits, size_t count, uint64_t *words);
+/* The inverse. */
 void qkdd_unpack_words(const uint64_t *words, size_t count, uint8_t *bits);
+/* The same from and to packed bytes, most significant bit first; returns the unused low bits of the last byte. */
+uint64_t qkdd_words_from_packed(const uint8_t *packed, size_t count, uint64_t *words);
+void qkdd_packed_from_words(const uint64_t *words, size_t count, uint8_t *packed);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The portable reference of every kernel that has variants. Plain C11; the oracle for the others. */
+#include "clmul.h"
 #include "internal.h"
 
 /* One nibble at a time; the table is the CRC of the 16 nibbles. */
@@ -16,38 +17,11 @@ static uint32_t crc32c(const uint8_t *data, size_t size) {
     return ~crc;
 }
 
-/* Low 64 bits of the carry-less product, by integer multiplication with holes: operands are cut into four combs whose set
- * bits are four apart; at most 16 ones meet in a column, so a carry reaches only bits that are masked away. Sixteen would
- * need five bits, but a column with 16 terms exists only at the top position, whose carry leaves the word. */
-static uint64_t multiply_low(uint64_t a, uint64_t b) {
-    const uint64_t comb = 0x1111111111111111u;
-    uint64_t a0 = a & comb, a1 = a & (comb << 1), a2 = a & (comb << 2), a3 = a & (comb << 3);
-    uint64_t b0 = b & comb, b1 = b & (comb << 1), b2 = b & (comb << 2), b3 = b & (comb << 3);
-    uint64_t c0 = (a0 * b0) ^ (a1 * b3) ^ (a2 * b2) ^ (a3 * b1);
-    uint64_t c1 = (a0 * b1) ^ (a1 * b0) ^ (a2 * b3) ^ (a3 * b2);
-    uint64_t c2 = (a0 * b2) ^ (a1 * b1) ^ (a2 * b0) ^ (a3 * b3);
-    uint64_t c3 = (a0 * b3) ^ (a1 * b2) ^ (a2 * b1) ^ (a3 * b0);
-    return (c0 & comb) | (c1 & (comb << 1)) | (c2 & (comb << 2)) | (c3 & (comb << 3));
-}
-
-static uint64_t reverse(uint64_t v) {
-    v = ((v >> 1) & 0x5555555555555555u) | ((v & 0x5555555555555555u) << 1);
-    v = ((v >> 2) & 0x3333333333333333u) | ((v & 0x3333333333333333u) << 2);
-    v = ((v >> 4) & 0x0F0F0F0F0F0F0F0Fu) | ((v & 0x0F0F0F0F0F0F0F0Fu) << 4);
-    return __builtin_bswap64(v);
-}
-
-/* The 127-bit product; its upper half is the reversed lower half of the reversed operands' product. */
-static void multiply(uint64_t a, uint64_t b, uint64_t *low, uint64_t *high) {
-    *low = multiply_low(a, b);
-    *high = reverse(multiply_low(reverse(a), reverse(b))) >> 1;
-}
-
 static void polyval_multiply(const uint64_t a[2], const uint64_t b[2], uint64_t product[2]) {
     uint64_t c0, c1, c2, c3, m0, m1;
-    multiply(a[0], b[0], &c0, &c1);
-    multiply(a[1], b[1], &c2, &c3);
-    multiply(a[0] ^ a[1], b[0] ^ b[1], &m0, &m1);
+    carryless(a[0], b[0], &c0, &c1);
+    carryless(a[1], b[1], &c2, &c3);
+    carryless(a[0] ^ a[1], b[0] ^ b[1], &m0, &m1);
     m0 ^= c0 ^ c2;
     m1 ^= c1 ^ c3;
     c1 ^= m0;
@@ -90,4 +64,16 @@ static void toeplitz_leaf(uint64_t *out, const uint64_t *x, const uint64_t *t, s
 #define LEAF toeplitz_leaf
 #include "square.h"
 
-const qkdd_kernel_table qkdd_portable_table = {crc32c, ghash_blocks, polyval_multiply, square, 8, LEAF_LAST, 2};
+const qkdd_kernel_table qkdd_portable_table = {
+    .crc32c = crc32c,
+    .ghash_blocks = ghash_blocks,
+    .polyval_multiply = polyval_multiply,
+    .toeplitz_square = square,
+    .leaf_first = 8,
+    .leaf_last = LEAF_LAST,
+    .leaf_step = 2,
+    .middle_product = qkdd_portable_middle_product,
+    .butterfly = 4.7,
+    .pack_words = qkdd_portable_pack_words,
+    .unpack_words = qkdd_portable_unpack_words,
+};

@@ -16,6 +16,48 @@ AVX2 uint32_t qkdd_avx2_crc32c(const uint8_t *data, size_t size) {
     return ~(uint32_t)crc;
 }
 
+/* ---- bits ---- */
+
+AVX2 uint64_t qkdd_avx2_pack_words(const uint8_t *bits, size_t words, uint64_t *out) {
+    __m256i seen = _mm256_setzero_si256();
+    for (size_t i = 0; i < words; i++) {
+        __m256i a = _mm256_loadu_si256((const __m256i *)(bits + 64 * i));
+        __m256i b = _mm256_loadu_si256((const __m256i *)(bits + 64 * i + 32));
+        seen = _mm256_or_si256(seen, _mm256_or_si256(a, b));
+        uint32_t low = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(a, 7));
+        uint32_t high = (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(b, 7));
+        out[i] = low | (uint64_t)high << 32;
+    }
+    __m256i above = _mm256_andnot_si256(_mm256_set1_epi8(1), seen);
+    return _mm256_testz_si256(above, above) ? 1 : 0xFF;
+}
+
+AVX2 void qkdd_avx2_unpack_words(const uint64_t *words, size_t count, uint8_t *bits) {
+    const __m256i which = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i place = _mm256_set1_epi64x((long long)0x8040201008040201u), one = _mm256_set1_epi8(1);
+    for (size_t i = 0; i < 2 * count; i++) {
+        int part = (int)(words[i / 2] >> (i % 2 * 32));
+        __m256i spread = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(part), which), place);
+        _mm256_storeu_si256((__m256i *)(bits + 32 * i), _mm256_min_epu8(spread, one));
+    }
+}
+
+AVX512 uint64_t qkdd_avx512_pack_words(const uint8_t *bits, size_t words, uint64_t *out) {
+    const __m512i one = _mm512_set1_epi8(1);
+    __m512i seen = _mm512_setzero_si512();
+    for (size_t i = 0; i < words; i++) {
+        __m512i v = _mm512_loadu_si512(bits + 64 * i);
+        seen = _mm512_or_si512(seen, v);
+        out[i] = _mm512_test_epi8_mask(v, one);
+    }
+    return _mm512_cmpgt_epu8_mask(seen, one) ? 0xFF : 1;
+}
+
+AVX512 void qkdd_avx512_unpack_words(const uint64_t *words, size_t count, uint8_t *bits) {
+    const __m512i one = _mm512_set1_epi8(1);
+    for (size_t i = 0; i < count; i++) _mm512_storeu_si512(bits + 64 * i, _mm512_maskz_mov_epi8(words[i], one));
+}
+
 /* ---- GF(2^128) ---- */
 
 static inline AVX2 __m128i load128(const void *p) { return _mm_loadu_si128((const __m128i *)p); }

@@ -157,6 +157,17 @@ static void toeplitz_of(size_t n, size_t m) {
     }
     for (size_t i = 0; i < words; i++) EXPECT(workspace[i] == 0);
     EXPECT(qkdd_toeplitz(in, n, seed, m, out, workspace, words - 1) == QKDD_NO_SPACE);
+    size_t in_bytes = (n + 7) / 8, seed_bytes = (n + m + 6) / 8, out_bytes = (m + 7) / 8;
+    uint8_t *packed_in = room(in_bytes, 1), *packed_seed = room(seed_bytes, 1), *packed = room(out_bytes, 1);
+    uint8_t *expected = room(out_bytes, 1);
+    EXPECT(qkdd_pack_bits(in, n, packed_in) == QKDD_OK && qkdd_pack_bits(seed, n + m - 1, packed_seed) == QKDD_OK);
+    EXPECT(qkdd_toeplitz_packed(packed_in, n, packed_seed, m, packed, workspace, words) == QKDD_OK);
+    EXPECT(qkdd_pack_bits(out, m, expected) == QKDD_OK && memcmp(packed, expected, out_bytes) == 0);
+    for (size_t i = 0; i < words; i++) EXPECT(workspace[i] == 0);
+    free(packed_in);
+    free(packed_seed);
+    free(packed);
+    free(expected);
     in[n - 1] = 7;
     EXPECT(qkdd_toeplitz(in, n, seed, m, out, workspace, words) == QKDD_MALFORMED);
     free(in);
@@ -165,7 +176,30 @@ static void toeplitz_of(size_t n, size_t m) {
     free(workspace);
 }
 
+/* Large enough for the transforms; few ones, so that the definition is quick. */
+static void toeplitz_sparse(size_t n, size_t m) {
+    uint8_t *in = room(n, 1), *seed = random_bits(n + m - 1), *out = room(m, 1), *sum = room(m, 1);
+    memset(in, 0, n);
+    memset(sum, 0, m);
+    for (int k = 0; k < 30; k++) {
+        size_t j = k == 0 ? 0 : k == 1 ? n - 1 : draw() % n;
+        in[j] ^= 1;
+        for (size_t i = 0; i < m; i++) sum[i] ^= seed[i + n - 1 - j];
+    }
+    size_t words = qkdd_toeplitz_workspace(n, m);
+    uint64_t *workspace = room(words, 8);
+    EXPECT(qkdd_toeplitz(in, n, seed, m, out, workspace, words) == QKDD_OK);
+    EXPECT(memcmp(out, sum, m) == 0);
+    for (size_t i = 0; i < words; i++) EXPECT(workspace[i] == 0);
+    free(in);
+    free(seed);
+    free(out);
+    free(sum);
+    free(workspace);
+}
+
 static void toeplitz(void) {
+    for (size_t n = 150000; n < 300000; n += 23333) toeplitz_sparse(n, 250000 - n / 2);
     static const size_t corners[][2] = {{1, 1}, {1, 70}, {70, 1}, {64, 64}, {512, 512}, {513, 511}, {1025, 1024}, {3000, 2100}};
     for (size_t i = 0; i < sizeof corners / sizeof *corners; i++) toeplitz_of(corners[i][0], corners[i][1]);
     for (int i = 0; i < 20; i++) toeplitz_of(1 + draw() % 2500, 1 + draw() % 1500);

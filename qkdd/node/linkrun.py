@@ -202,10 +202,12 @@ class LinkRun:
         if self._link is None:
             raise NotNow("the link makes no blocks, so there is no error rate to search by")
         self._calibrating = asyncio.create_task(self._calibrate(controller))
-        try:
-            return await asyncio.shield(self._calibrating)
-        finally:
-            self._calibrating = None
+        self._calibrating.add_done_callback(self._calibrated)
+        return await asyncio.shield(self._calibrating)  # the search goes on when the client goes away
+
+    def _calibrated(self, task: asyncio.Task[views.CalibrationView]) -> None:
+        self._calibrating = None
+        _seen(task)
 
     async def _calibrate(self, driver: Driver) -> views.CalibrationView:
         controller: PolarizationController = driver  # type: ignore[assignment]  # the configuration check saw the role

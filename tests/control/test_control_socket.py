@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 
 from qkdd.control.access import AccessPolicy, PeerUser, Role, group_ids
 from qkdd.control.config import ControlConfig
@@ -159,7 +160,7 @@ def test_bad_requests(tmp_path: Path, method: str, route: str, body: bytes | Non
     asyncio.run(main())
 
 
-def test_a_defect_is_answered_and_the_socket_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_defect_is_answered_and_the_socket_goes_on(tmp_path: Path) -> None:
     async def main() -> None:
         async with running(tmp_path) as (client, node, _):
             node.broken = True
@@ -169,8 +170,9 @@ def test_a_defect_is_answered_and_the_socket_goes_on(tmp_path: Path, capfd: pyte
             node.broken = False
             assert (await ask(client, "GET", "/v1/link"))[0] == 200
 
-    asyncio.run(main())
-    assert "a defect" in "".join(capfd.readouterr())
+    with structlog.testing.capture_logs() as lines:
+        asyncio.run(main())
+    assert any("a defect" in line.get("error", "") for line in lines)
 
 
 def test_events_stream_replays_follows_and_ends(tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ def sign(manifest: Manifest, payload: bytes, key: MLDSA87PrivateKey) -> bytes:
     return body + key.sign(body, CONTEXT)
 
 
+def file_size(start: bytes) -> int:
+    """Bytes of the image whose beginning is given, as its (not yet verified) manifest says."""
+    return MANIFEST_BYTES + int.from_bytes(start[42:46], "little") + SIGNATURE_BYTES
+
+
 def verify(data: bytes, trusted: Iterable[MLDSA87PublicKey]) -> Image:
     """Check format, sizes, digest and signature against the trusted keys. Raises ImageRefused."""
     if len(data) < MANIFEST_BYTES + SIGNATURE_BYTES + 1:

@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
+from qkdd.device.firmware import FirmwareTarget
 from qkdd.device.tags import StreamStart, TagBlock
+
+__all__ = [
+    "AskedSymbols",
+    "CountReading",
+    "Detector",
+    "FirmwareTarget",
+    "Identity",
+    "PolarizationController",
+    "PreparedSymbols",
+    "SymbolSource",
+    "TimeTagger",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +96,59 @@ class PolarizationController(Protocol):
 
     async def move(self, paddle: int, value: float) -> float:
         """Move one paddle, wait until it has arrived, return the read-back."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSymbols:
+    """Consecutive pulses from `first_slot` on. basis (0 = Z, 1 = X), bit, intensity (0 = signal, 1, 2 = decoys): uint8[n].
+
+    skipped: slots just before without a pulse, by the transmitter's own count. lost: slots just before whose symbols were
+    lost on the way to the host. faults: stable codes; not empty means that the block must be discarded.
+    """
+
+    first_slot: int
+    basis: NDArray[np.uint8]
+    bit: NDArray[np.uint8]
+    intensity: NDArray[np.uint8]
+    skipped: int
+    lost: int
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskedSymbols:
+    """Symbols of the asked slots, uint8[n]; `here` bool[n] is False (and the symbol 0) where no pulse was sent or where the
+    transmitter's memory has been written over."""
+
+    here: NDArray[np.bool_]
+    basis: NDArray[np.uint8]
+    bit: NDArray[np.uint8]
+    intensity: NDArray[np.uint8]
+    oldest: int
+    next_slot: int
+
+
+@runtime_checkable
+class SymbolSource(Protocol):
+    """A transmitter that says what it prepared: as a full stream, or for the slots that it is asked for."""
+
+    @property
+    def pulse_rate_hz(self) -> float: ...
+
+    async def prepare(self, x_basis: float, intensities: tuple[float, float, float]) -> None:
+        """Probabilities of the X basis and of the three intensities; not while pulses run."""
+
+    async def start_symbols(self, *, on_demand: bool) -> int:
+        """Begin; returns the first slot."""
+
+    async def read_symbols(self) -> list[PreparedSymbols]:
+        """Full stream: what has come since the last call, at the latest after about 100 ms, also if empty."""
+
+    async def ask_symbols(self, slots: NDArray[np.int64]) -> AskedSymbols:
+        """On demand: the symbols of rising slots."""
+
+    async def release_symbols(self, below: int) -> None:
+        """On demand: slots below are no longer needed."""
+
+    async def stop_symbols(self) -> list[PreparedSymbols]:
+        """End; returns what was still on its way, losses at the end included."""

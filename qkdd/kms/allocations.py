@@ -14,7 +14,17 @@ import sqlalchemy as sa
 from qkdd.core.sealing import Sealer
 from qkdd.kms import chunks
 from qkdd.kms.key_ids import split
-from qkdd.kms.schema import ALLOCATIONS, CHUNKS, DELIVERIES, MATERIAL, AllocationState, ChunkState
+from qkdd.kms.schema import (
+    ALLOCATIONS,
+    CHUNKS,
+    DELIVERIES,
+    DRAWABLE,
+    MATERIAL,
+    RESERVED,
+    RETURNED,
+    AllocationState,
+    ChunkState,
+)
 
 _CHUNKS_AT_ONCE = 64
 
@@ -41,6 +51,14 @@ class Conflict:
     reason: str
     cursor: int
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """For the log."""
+        return {"chunk": self.chunk_id, "reason": self.reason}
+
+
+EVERYTHING = 1 << 40  # a conflict's cursor that skips the whole chunk
+
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
@@ -59,7 +77,7 @@ class FetchRefused:
     reason: str
 
 
-def _allocation(row: sa.Row[tuple[object, ...]]) -> Allocation:
+def from_row(row: sa.Row[tuple[object, ...]]) -> Allocation:
     return Allocation(
         row.id,
         row.master,
@@ -70,7 +88,7 @@ def _allocation(row: sa.Row[tuple[object, ...]]) -> Allocation:
     )
 
 
-def _rows(connection: sa.Connection, pieces: tuple[Piece, ...]) -> dict[str, sa.Row[tuple[object, ...]]]:
+def chunk_rows(connection: sa.Connection, pieces: tuple[Piece, ...]) -> dict[str, sa.Row[tuple[object, ...]]]:
     ids = {chunk_id for chunk_id, _, _ in pieces}
     return {c.chunk_id: c for c in connection.execute(sa.select(CHUNKS).where(CHUNKS.c.chunk_id.in_(ids)))}
 
@@ -86,7 +104,7 @@ def reserve(
     left_over = connection.execute(
         sa.select(ALLOCATIONS)
         .where(
-            ALLOCATIONS.c.state == AllocationState.RESERVED,
+            RESERVED,
             ALLOCATIONS.c.claimed.is_(False),
             ALLOCATIONS.c.peer == peer,
             ALLOCATIONS.c.master == wanted.master,
@@ -98,20 +116,19 @@ def reserve(
     ).one_or_none()
     if left_over is not None:
         connection.execute(ALLOCATIONS.update().where(ALLOCATIONS.c.id == left_over.id).values(claimed=True))
-        return _allocation(left_over)
+        return from_row(left_over)
     need = wanted.key_bytes * wanted.amount
     if chunks.pool_bytes(connection, peer).get(own, 0) < need:
         return None
-    pieces: list[Piece] = []
-    left = need
+    pieces = _take_returned(connection, peer, need)
+    left = need - sum(stop - start for _, start, stop in pieces)
     while left:
         rows = connection.execute(
             sa.select(CHUNKS)
             .where(
                 CHUNKS.c.peer == peer,
                 CHUNKS.c.owner == own,
-                CHUNKS.c.state == ChunkState.LIVE,
-                CHUNKS.c.cursor < CHUNKS.c.bytes,
+                DRAWABLE,
             )
             .order_by(CHUNKS.c.row)
             .limit(1 if not pieces else _CHUNKS_AT_ONCE)
@@ -130,6 +147,29 @@ def reserve(
     result = Allocation(wanted.id, wanted.master, wanted.slaves, wanted.key_bytes, wanted.amount, tuple(pieces))
     _insert(connection, peer, result, AllocationState.RESERVED, expected, now, claimed=True)
     return result
+
+
+def _take_returned(connection: sa.Connection, peer: str, need: int) -> list[Piece]:
+    """Up to `need` bytes of what abandoned reservations gave back, oldest chunk first."""
+    rows = connection.execute(
+        sa.select(RETURNED, CHUNKS.c.chunk_id)
+        .join(CHUNKS, CHUNKS.c.row == RETURNED.c.row)
+        .where(RETURNED.c.peer == peer)
+        .order_by(RETURNED.c.row, RETURNED.c.start)
+        .limit(_CHUNKS_AT_ONCE)
+    ).all()
+    pieces: list[Piece] = []
+    for row in rows:
+        if not need:
+            break
+        stop = min(row.stop, row.start + need)
+        connection.execute(RETURNED.delete().where(RETURNED.c.row == row.row, RETURNED.c.start == row.start))
+        if stop < row.stop:
+            connection.execute(RETURNED.insert().values(row=row.row, start=stop, stop=row.stop, peer=peer))
+        chunks.use(connection, row.row, row.start, stop, opened=True)
+        pieces.append((row.chunk_id, row.start, stop))
+        need -= stop - row.start
+    return pieces
 
 
 def _insert(
@@ -162,7 +202,7 @@ def _insert(
 
 def unclaim(connection: sa.Connection, allocation_id: bytes | None = None) -> None:
     """Make a reservation (None: all of them, at start) free for the next request of its shape."""
-    query = ALLOCATIONS.update().where(ALLOCATIONS.c.state == AllocationState.RESERVED)
+    query = ALLOCATIONS.update().where(RESERVED)
     if allocation_id is not None:
         query = query.where(ALLOCATIONS.c.id == allocation_id)
     connection.execute(query.values(claimed=False))
@@ -189,13 +229,13 @@ def deliver(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -
 def burn(connection: sa.Connection, own: str, peer: str, allocation: Allocation, conflict: Conflict) -> None:
     """The other site has given out bytes of this range already: give up the reservation and skip what it has seen."""
     finish(connection, allocation)
-    chunk = _rows(connection, ((conflict.chunk_id, 0, 0),)).get(conflict.chunk_id)
-    if chunk is None or chunk.owner != own or not chunk.cursor < conflict.cursor <= chunk.bytes:
+    chunk = chunk_rows(connection, ((conflict.chunk_id, 0, 0),)).get(conflict.chunk_id)
+    if chunk is None or chunk.owner != own or not chunk.cursor < (cursor := min(conflict.cursor, chunk.bytes)):
         return
-    connection.execute(CHUNKS.update().where(CHUNKS.c.row == chunk.row).values(cursor=conflict.cursor))
-    chunks.use(connection, chunk.row, chunk.cursor, conflict.cursor, opened=False)
+    connection.execute(CHUNKS.update().where(CHUNKS.c.row == chunk.row).values(cursor=cursor))
+    chunks.use(connection, chunk.row, chunk.cursor, cursor, opened=False)
     if chunk.state == ChunkState.LIVE:
-        chunks.add_to_pool(connection, peer, own, chunk.cursor - conflict.cursor)
+        chunks.add_to_pool(connection, peer, own, chunk.cursor - cursor)
     chunks.erase(connection, {chunk.row})
 
 
@@ -203,16 +243,16 @@ def record(connection: sa.Connection, peer: str, allocation: Allocation, expecte
     """Write down what the other site is about to give to its master; idempotent. Nothing is recorded on a conflict."""
     known = connection.execute(sa.select(ALLOCATIONS).where(ALLOCATIONS.c.id == allocation.id)).one_or_none()
     if known is not None:
-        same = known.peer == peer and _allocation(known) == allocation and known.state == AllocationState.RECORDED
+        same = known.peer == peer and from_row(known) == allocation and known.state == AllocationState.RECORDED
         return None if same else Conflict("", "the allocation is known otherwise", 0)
-    rows = _rows(connection, allocation.pieces)
+    rows = chunk_rows(connection, allocation.pieces)
     for chunk_id, start, stop in allocation.pieces:
         chunk = rows.get(chunk_id)
         if chunk is None or chunk.peer != peer:
-            return Conflict(chunk_id, "the chunk is not here", 0)
+            return Conflict(chunk_id, "the chunk is not here", EVERYTHING)
         if chunk.owner != peer:
-            return Conflict(chunk_id, "the chunk is not yours", chunk.bytes)
-        if not 0 <= start < stop <= chunk.bytes or chunks.overlap(connection, chunk.row, start, stop):
+            return Conflict(chunk_id, "the chunk is not yours", EVERYTHING)
+        if not 0 <= start < stop <= chunk.bytes or chunks.overlap(connection, chunk, start, stop):
             return Conflict(chunk_id, "the range is used already", chunk.cursor)
     for chunk_id, start, stop in allocation.pieces:
         chunk = rows[chunk_id]
@@ -265,7 +305,7 @@ def fetch(
     if missing:
         return FetchRefused("missing")
     keys = {
-        allocation_id: _keys(connection, sealer, _allocation(row), [n for _, a, n, _ in wanted if a == allocation_id])
+        allocation_id: _keys(connection, sealer, from_row(row), [n for _, a, n, _ in wanted if a == allocation_id])
         for allocation_id, row in known.items()
     }
     result = []
@@ -286,7 +326,7 @@ def fetch(
         if window > 0:  # the janitor finishes it when the window is over
             connection.execute(ALLOCATIONS.update().where(ALLOCATIONS.c.id == allocation_id).values(done=now))
         else:
-            finish(connection, _allocation(row))
+            finish(connection, from_row(row))
     return result
 
 
@@ -295,12 +335,18 @@ def finish(connection: sa.Connection, allocation: Allocation) -> None:
     gone = connection.execute(ALLOCATIONS.delete().where(ALLOCATIONS.c.id == allocation.id)).rowcount
     if gone:
         connection.execute(DELIVERIES.delete().where(DELIVERIES.c.allocation == allocation.id))
-        chunks.close(connection, {row.row for row in _rows(connection, allocation.pieces).values()})
+        rows = chunk_rows(connection, allocation.pieces)
+        chunks.close(connection, [rows[chunk_id].row for chunk_id, _, _ in allocation.pieces])
 
 
 def expire(connection: sa.Connection, now: float, lifetime: float, window: float) -> tuple[int, int]:
     """Finish what was fetched completely (window over) and what no one fetched in its lifetime; returns both counts."""
     given = AllocationState.DELIVERED, AllocationState.RECORDED
+    connection.execute(
+        ALLOCATIONS.delete().where(
+            ALLOCATIONS.c.created < now - lifetime, ALLOCATIONS.c.state == AllocationState.VOIDED
+        )
+    )
     done = connection.execute(
         sa.select(ALLOCATIONS).where(ALLOCATIONS.c.done.is_not(None), ALLOCATIONS.c.done < now - window).limit(1000)
     ).all()
@@ -308,15 +354,15 @@ def expire(connection: sa.Connection, now: float, lifetime: float, window: float
         sa.select(ALLOCATIONS).where(ALLOCATIONS.c.created < now - lifetime, ALLOCATIONS.c.state.in_(given)).limit(1000)
     ).all()
     for row in done:
-        finish(connection, _allocation(row))
+        finish(connection, from_row(row))
     for row in old:
-        finish(connection, _allocation(row))
+        finish(connection, from_row(row))
     return len(done), len(old)
 
 
 def _keys(connection: sa.Connection, sealer: Sealer, allocation: Allocation, numbers: range | list[int]) -> list[bytes]:
     """Cut the named keys out of the sealed chunks."""
-    rows = _rows(connection, allocation.pieces)
+    rows = chunk_rows(connection, allocation.pieces)
     text = bytearray()
     for chunk_id, start, stop in allocation.pieces:
         sealed = connection.execute(

@@ -173,22 +173,32 @@ def use(connection: sa.Connection, row: int, start: int, stop: int, *, opened: b
     )
 
 
-def overlap(connection: sa.Connection, row: int, start: int, stop: int) -> bool:
-    """Is any byte of this range part of a piece already?"""
+def overlap(connection: sa.Connection, chunk: sa.Row[tuple[object, ...]], start: int, stop: int) -> bool:
+    """Is any byte of this range part of a piece already? All are once the chunk is spent, whose pieces are gone."""
+    if chunk.state == ChunkState.SPENT:
+        return True
     last = connection.execute(
         sa.select(PIECES.c.stop)
-        .where(PIECES.c.row == row, PIECES.c.start < stop)
+        .where(PIECES.c.row == chunk.row, PIECES.c.start < stop)
         .order_by(PIECES.c.start.desc())
         .limit(1)
     ).scalar()
     return last is not None and last > start
 
 
-def close(connection: sa.Connection, rows: set[int]) -> None:
-    """One allocation that needed these chunks is finished: erase what nobody needs any more."""
+def unuse(connection: sa.Connection, row: int, start: int, stop: int) -> None:
+    """Take back `use` of a piece that no one was given."""
+    connection.execute(PIECES.delete().where(PIECES.c.row == row, PIECES.c.start == start))
+    connection.execute(
+        CHUNKS.update().where(CHUNKS.c.row == row).values(used=CHUNKS.c.used - (stop - start), open=CHUNKS.c.open - 1)
+    )
+
+
+def close(connection: sa.Connection, rows: list[int]) -> None:
+    """An allocation with a piece in each of these chunks is finished: erase what nobody needs any more."""
     for row in rows:
         connection.execute(CHUNKS.update().where(CHUNKS.c.row == row).values(open=CHUNKS.c.open - 1))
-    erase(connection, rows)
+    erase(connection, set(rows))
 
 
 def erase(connection: sa.Connection, rows: set[int]) -> None:

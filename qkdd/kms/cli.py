@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 import sqlite3
 import sys
@@ -38,6 +39,8 @@ def _fail(error: QkddError) -> typer.Exit:
 def run(file: File, level: str = "info") -> None:
     """Run until SIGTERM or SIGINT; SIGHUP reads the certificates again."""
     log.configure(level, human=sys.stderr.isatty())
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one per connection
     try:
         config = config_files.load(file, KmsConfig)
         asyncio.run(_run(config))

@@ -53,6 +53,14 @@ class PeerKmsDown(KmsError):
     retry_after = 2
 
 
+class PeerDisagrees(KmsError):
+    code = "QKD-KMS-DISAGREE"
+    kind = Kind.PERMANENT
+    meaning = "The other site's KMS refuses this pair of applications; no key was given out and none was lost."
+    default_remedy = "Compare `saes` and `pairs` in the configurations of both KMSs."
+    retry_after = 30
+
+
 class TooBusy(KmsError):
     code = "QKD-KMS-BUSY"
     kind = Kind.TRANSIENT

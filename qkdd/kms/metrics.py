@@ -12,6 +12,7 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "qkdd_kms_refused_total": (("reason",), "Requests refused for identity, entitlement or missing keys."),
     "qkdd_kms_expired_total": ((), "Draws whose keys were never fetched completely in their lifetime."),
     "qkdd_kms_conflicts_total": ((), "Ranges on which the two sites did not agree; none was given out twice."),
+    "qkdd_kms_returned_bits_total": (("peer",), "Key of abandoned draws that came back to the pool."),
     "qkdd_kms_requests_total": (("plane", "status"), "HTTP answers."),
     "qkdd_kms_pool_bits": (("peer", "owner"), "Key that can still be drawn."),
 }

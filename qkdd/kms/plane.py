@@ -39,12 +39,29 @@ class Announce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Noted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Written down durably, or not: `conflict` with the chunk and this side's cursor."""
+    """Written down durably, or not: `conflict` with the chunk and this side's cursor.
+
+    `configured` is false when the two configurations differ: then nothing is wrong with the range.
+    """
 
     recorded: bool
+    configured: bool = True
     conflict: str = ""
     chunk_id: str = ""
     cursor: Count = 0
+
+
+class Void(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`void`: I gave this draw up, none of its keys went to anyone; forget it."""
+
+    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{24}$")]
+    pieces: Annotated[list[tuple[Text, Count, Count]], msgspec.Meta(min_length=1, max_length=65536)]
+
+
+class Voided(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Forgotten, durably. `reusable`: and its bytes may be drawn again."""
+
+    reusable: bool
 
 
 class Borrow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

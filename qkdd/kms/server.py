@@ -15,6 +15,7 @@ from qkdd.core.clock import Clock, SystemClock
 from qkdd.core.errors import ConfigError, QkddError
 from qkdd.core.sealing import load_master_key
 from qkdd.kms.config import KmsConfig, address
+from qkdd.kms.connections import IdleConnections
 from qkdd.kms.etsi014 import Etsi014
 from qkdd.kms.metrics import KmsMeter
 from qkdd.kms.plane import PeerKms
@@ -37,6 +38,7 @@ class KmsServer:
         self._clock: Clock = clock or SystemClock()
         self._contexts: list[TlsContext] = []
         self._runners: list[web.AppRunner] = []
+        self._idle = IdleConnections(self._clock, config.limits.idle_timeout)
         self._audit: AuditLog | None = None
         self._background: asyncio.Task[None] | None = None
         self.service: KeyService | None = None
@@ -86,8 +88,13 @@ class KmsServer:
             metrics = web.Application()
             metrics.router.add_get("/metrics", self._metrics)
             await self._listen("metrics", metrics, config.kms.metrics, None)
-        self._background = asyncio.create_task(service.run_background())
+        self._background = asyncio.create_task(self._run_background(service))
         self._background.add_done_callback(self._ended)
+
+    async def _run_background(self, service: KeyService) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(service.run_background())
+            group.create_task(self._idle.run())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -99,9 +106,12 @@ class KmsServer:
 
     async def _listen(self, name: str, app: web.Application, listen: str, context: TlsContext | None) -> None:
         idle = self.config.limits.idle_timeout
+        app.middlewares.insert(0, self._idle.middleware)
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=idle, shutdown_timeout=_STOP_SECONDS)
         await runner.setup()
         self._runners.append(runner)
+        if runner.server is not None:
+            self._idle.watch(runner.server)
         if context is not None:
             self._contexts.append(context)
         host, port = address(listen)

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
@@ -19,12 +20,12 @@ from qkdd.core.database import Database
 from qkdd.core.errors import QkddError
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
-from qkdd.kms import allocations, chunks
+from qkdd.kms import allocations, chunks, voiding
 from qkdd.kms.allocations import Allocation, Conflict, Fetched, FetchRefused
 from qkdd.kms.config import KmsConfig
-from qkdd.kms.errors import KeysNotFound, NotEnoughKey, NotEntitled
+from qkdd.kms.errors import KeysNotFound, NotEnoughKey, NotEntitled, PeerDisagrees
 from qkdd.kms.key_ids import key_id
-from qkdd.kms.plane import Announce, Borrow, Held, Holds, Lent, Noted, PeerKms
+from qkdd.kms.plane import Announce, Borrow, Held, Holds, Lent, Noted, PeerKms, Void, Voided
 from qkdd.kms.schema import META
 
 P = ParamSpec("P")
@@ -34,6 +35,7 @@ _LOG = log.get("kms")
 _ATTEMPTS = 4  # draws that meet conflicts with a restored store
 _BATCH = 256
 _SYNC_PERIOD = 2.0
+_ABANDONED = 10.0  # seconds after which a reservation that no request takes goes back to the pool
 _JANITOR_PERIOD = 10.0
 
 
@@ -71,6 +73,7 @@ class KeyService:
             if not pair.one_way:
                 self._pairs[pair.slave, pair.master] = pair.peer
         self._wake = asyncio.Event()
+        self._stuck: set[bytes] = set()  # reservations that could not be set free: the disk was full
         self._borrowing = {name: asyncio.Lock() for name in peers}
         self._time_base, self._time_start = 0.0, clock.monotonic()
 
@@ -116,17 +119,57 @@ class KeyService:
         self._wake.set()
 
     async def sync_once(self) -> int:
-        """Tell each other KMS of the chunks that it is not known to hold; returns how many went live. Raises PeerKmsDown."""
-        live = 0
+        """Bring every other KMS in step; returns how many chunks went live.
+
+        Raises what the first failing one raised (PeerKmsDown, StorageFull), after all were tried.
+        """
+        await self._free_stuck()
+        live, failure = 0, None
         for name, peer in self._peers.items():
-            after = 0
-            while rows := await self._run(chunks.waiting, name, after, _BATCH):
-                held = await peer.call("chunks", Holds([(chunk_id, size) for _, chunk_id, size in rows]), Held)
-                sizes = {chunk_id: size for _, chunk_id, size in rows}
-                known = [(i, sizes[i]) for i in held.chunks if i in sizes]
-                live += len(await self._run(chunks.confirm, name, known))
-                after = rows[-1][0]
+            try:
+                live += await self._sync_with(name, peer)
+                await self._give_back(name, peer)
+            except QkddError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
         return live
+
+    async def _sync_with(self, name: str, peer: PeerKms) -> int:
+        """Tell one KMS of the chunks that it is not known to hold."""
+        live = after = 0
+        while rows := await self._run(chunks.waiting, name, after, _BATCH):
+            held = await peer.call("chunks", Holds([(chunk_id, size) for _, chunk_id, size in rows]), Held)
+            sizes = {chunk_id: size for _, chunk_id, size in rows}
+            known = [(i, sizes[i]) for i in held.chunks if i in sizes]
+            live += len(await self._run(chunks.confirm, name, known))
+            after = rows[-1][0]
+        return live
+
+    async def _give_back(self, name: str, peer: PeerKms) -> None:
+        """Reservations that no request took again go back to the pool, once the other site has forgotten them."""
+        before = self._now() - _ABANDONED
+        for abandoned in await self._run(voiding.begin, name, before, _BATCH):
+            voided = await peer.call("void", Void(abandoned.id.hex(), list(abandoned.pieces)), Voided)
+            size = await self._run(voiding.end, self.own, name, abandoned, voided.reusable)
+            self._audit.write("draw abandoned", peer=name, returned=size)
+            if size:
+                self._meter.add("qkdd_kms_returned_bits_total", 8 * size, peer=name)
+
+    async def _free_stuck(self) -> None:
+        for allocation_id in list(self._stuck):
+            await self._run(allocations.unclaim, allocation_id)
+            self._stuck.discard(allocation_id)
+
+    async def _abandon(self, allocation_id: bytes) -> None:
+        """A request failed: what it reserved is free for the next one."""
+        self._stuck.add(allocation_id)
+        try:
+            await asyncio.shield(self._run(allocations.unclaim, allocation_id))
+        except QkddError as error:
+            _LOG.warning("a reservation is set free later", **log.error_fields(error))
+        else:
+            self._stuck.discard(allocation_id)
 
     async def run_background(self) -> None:
         """Synchronise with the other sites and clean up, for ever."""
@@ -209,7 +252,8 @@ class KeyService:
     async def draw(self, master: str, slaves: tuple[str, ...], amount: int, key_bytes: int) -> list[Key]:
         """`amount` new keys for `master`; each slave may fetch each of them once.
 
-        The other site has written them down before this returns. Raises NotEntitled, NotEnoughKey, PeerKmsDown.
+        The other site has written them down before this returns. Raises NotEntitled, NotEnoughKey, PeerKmsDown,
+        PeerDisagrees, StorageFull, StorageFailed; then no key left, and what was reserved can be drawn again.
         """
         paying = {self.pair(master, slave) for slave in slaves}
         if len(paying) != 1:
@@ -223,18 +267,24 @@ class KeyService:
                 if await self._borrow(peer, key_bytes * amount):
                     continue
                 raise NotEnoughKey("not enough key in the pool", bits=8 * key_bytes * amount)
-            conflict = await self._announce(peer, allocation)
+            try:
+                conflict = await self._announce(peer, allocation)
+                if conflict is None:
+                    keys = await self._run(allocations.deliver, self._sealer, allocation)
+                else:
+                    self._meter.add("qkdd_kms_conflicts_total")
+                    _LOG.warning("the other KMS refuses a range", peer=peer, **conflict.facts)
+                    await self._run(allocations.burn, self.own, peer, allocation, conflict)
+            except BaseException:  # also a cancelled request
+                await self._abandon(allocation.id)
+                raise
             if conflict is None:
-                keys = await self._run(allocations.deliver, self._sealer, allocation)
                 first = key_id(allocation.id, 0)
                 self._audit.write(
                     "keys drawn", master=master, slave=slaves[0], count=amount, bits=8 * key_bytes, first=first
                 )
                 self._meter.add("qkdd_kms_keys_drawn_total", amount)
                 return [Key(key_id(allocation.id, n), key, slaves) for n, key in enumerate(keys)]
-            self._meter.add("qkdd_kms_conflicts_total")
-            _LOG.warning("the other KMS refuses a range", peer=peer, chunk=conflict.chunk_id, reason=conflict.reason)
-            await self._run(allocations.burn, self.own, peer, allocation, conflict)
             wanted = Allocation(secrets.token_bytes(12), master, slaves, key_bytes, amount, ())
         raise NotEnoughKey("not enough key in the pool that both sites agree on", bits=8 * key_bytes * amount)
 
@@ -247,11 +297,9 @@ class KeyService:
             allocation.amount,
             list(allocation.pieces),
         )
-        try:
-            noted = await self._peers[peer].call("allocations", message, Noted)
-        except BaseException:  # also a cancelled request: what it reserved is free for the next one
-            await asyncio.shield(self._database.run(lambda c: allocations.unclaim(c, allocation.id)))
-            raise
+        noted = await self._peers[peer].call("allocations", message, Noted)
+        if not noted.configured:
+            raise PeerDisagrees(f"{peer} refuses the draw: {noted.conflict}", peer=peer)
         return None if noted.recorded else Conflict(noted.chunk_id, noted.conflict, noted.cursor)
 
     async def _borrow(self, peer: str, need: int) -> bool:
@@ -288,14 +336,15 @@ class KeyService:
 
     async def on_announce(self, peer: str, message: Announce) -> Noted:
         slaves = tuple(message.slaves)
-        if len({chunk_id for chunk_id, _, _ in message.pieces}) != len(message.pieces):
-            return Noted(False, "a chunk is named twice")
         if sum(stop - start for _, start, stop in message.pieces) != message.key_bytes * message.amount:
-            return Noted(False, "the pieces do not add up")
+            return Noted(False, conflict="the pieces do not add up")
+        ordered = sorted(message.pieces)
+        if any(a[0] == b[0] and b[1] < a[2] for a, b in pairwise(ordered)):
+            return Noted(False, conflict="the pieces overlap")
         if any(slave in self.config.saes and self._pairs.get((message.master, slave)) != peer for slave in slaves):
-            return Noted(False, "no such pair in this KMS's configuration")
+            return Noted(False, configured=False, conflict="no such pair in this KMS's configuration")
         if message.master in self.config.saes:
-            return Noted(False, "the master is an application of this site")
+            return Noted(False, configured=False, conflict="the master is an application of this site")
         allocation = Allocation(
             bytes.fromhex(message.id), message.master, slaves, message.key_bytes, message.amount, tuple(message.pieces)
         )
@@ -305,7 +354,11 @@ class KeyService:
         if conflict is None:
             return Noted(True)
         self._meter.add("qkdd_kms_conflicts_total")
-        return Noted(False, conflict.reason, conflict.chunk_id, conflict.cursor)
+        return Noted(False, conflict=conflict.reason, chunk_id=conflict.chunk_id, cursor=conflict.cursor)
+
+    async def on_void(self, peer: str, message: Void) -> Voided:
+        allocation_id, pieces, now = bytes.fromhex(message.id), tuple(message.pieces), self._now()
+        return Voided(await self._run(voiding.forget, peer, allocation_id, pieces, now))
 
     async def on_borrow(self, peer: str, message: Borrow) -> Lent:
         lent = await self._database.run(lambda c: chunks.grant(c, self.own, peer, message.bytes))

@@ -14,6 +14,7 @@ from qkdd.core.errors import QkddError, registered_errors
 from qkdd.device import Driver, PolarizationController
 from qkdd.device.errors import DeviceError
 from qkdd.link.config import LinkConfig
+from qkdd.link.errors import AlignmentFailed
 from qkdd.link.status import LinkEvent, LinkState, LinkStatus
 from qkdd.node.calibration import CalibrationConfig, CalibrationResult, CoordinateSearch, DriftWatch
 from qkdd.node.devices import Devices
@@ -25,6 +26,7 @@ from qkdd.peer import PeerSession
 PART = "link"
 PATIENCE_S = 60.0  # a tagger is read ten times a second
 KEEP_BLOCKS = 1000
+MEASURE_ATTEMPTS = 4  # the link may have to find the other clock again from nothing
 
 
 class RunningLink(Protocol):
@@ -230,10 +232,16 @@ class LinkRun:
         self._publish("calibration.step", link=self.config.name, measurement=count, qber=error, settings=places)
 
     async def _measure(self) -> float:
-        """Error rate of a stretch that is opened wholly after this call."""
-        if self._link is None:
-            raise CalibrationFailed("the link stopped")
-        return await self._link.measure_error()
+        """Error rate of a stretch that is opened wholly after this call. A stretch without a peak is followed by another."""
+        for attempt in range(MEASURE_ATTEMPTS):
+            if self._link is None:
+                break
+            try:
+                return await self._link.measure_error()
+            except AlignmentFailed:
+                if attempt + 1 == MEASURE_ATTEMPTS:
+                    raise
+        raise CalibrationFailed("the link stopped during the search")
 
 
 class _Refused(QkddError):

@@ -13,6 +13,7 @@ from qkdd.control.errors import NotNow
 from qkdd.core.counters import RecordingMeter
 from qkdd.device.errors import DeviceOffline
 from qkdd.link.config import LinkConfig
+from qkdd.link.errors import AlignmentFailed
 from qkdd.link.status import BlockRecord, LinkState, LinkStatus
 from qkdd.node.calibration import CalibrationConfig
 from qkdd.node.health import Health
@@ -81,6 +82,9 @@ class MockLink:
 
     async def measure_error(self) -> float:
         await self.bench.clock.sleep(2.0)
+        if self.bench.no_peak:
+            self.bench.no_peak -= 1
+            raise AlignmentFailed("no coincidence peak")
         return 0.015 + 0.2 * sum(math.sin(p - 1.3) ** 2 for p in self.bench.devices.paddles.place)
 
 
@@ -92,6 +96,7 @@ class Bench:
         self.supervisor = Supervisor(self.clock, self.meter, self.health, self.publish, lambda: 0.0)
         self.devices = MockDevices()
         self.links: list[MockLink] = []
+        self.no_peak = 0
         config = LinkConfig(name="a-b", role=role, polarization="polarization")
         self.run = LinkRun(
             config, CalibrationConfig(**calibration), self.devices, self.make,  # type: ignore[arg-type]
@@ -260,6 +265,23 @@ def test_a_client_that_goes_away_does_not_stop_the_search() -> None:
             await b.run.calibrate()
         await b.clock.advance(300)
         assert "calibration.done" in b.kinds()
+        await b.supervisor.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("failures", "ends"), [(3, "calibration.done"), (4, "calibration.failed")])
+def test_a_stretch_without_a_peak_is_measured_again(failures: int, ends: str) -> None:
+    async def main() -> None:
+        b = Bench()
+        await b.up()
+        b.no_peak = failures
+        asked = asyncio.create_task(b.run.calibrate())
+        await b.clock.advance(300)
+        await asyncio.gather(asked, return_exceptions=True)
+        assert ends in b.kinds()
+        if failures == 4:
+            assert b.devices.paddles.place == [1.0, 1.0, 1.0]
         await b.supervisor.stop()
 
     asyncio.run(main())

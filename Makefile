@@ -21,7 +21,7 @@ demo: $(STAMP) ## two nodes, two KMSs and the virtual bench; ends with the same 
 	$(BIN)/qkdd demo $(ARGS)
 
 test: $(STAMP) ## the test suite (no network, no root)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal $(ARGS)
 
 test-all: $(STAMP) ## the test suite with the slow tests
 	$(BIN)/python -m pytest $(ARGS)

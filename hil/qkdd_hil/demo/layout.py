@@ -139,6 +139,7 @@ class Layout:
                     "driver": "single_quantum_websq",
                     "host": instruments["detectors"]["host"],
                     "tcp_ports": instruments["detectors"]["tcp_ports"],
+                    "settings": {"bias_current": ["20 uA"] * 4, "enabled": True},  # a clean stop takes the bias to zero
                 },
                 "polarization": {"driver": "thorlabs_mpc320", "port": instruments["polarization"]["port"]},
             },

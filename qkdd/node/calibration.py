@@ -118,6 +118,7 @@ class CoordinateSearch:
         span = self._high - self._low
         step, last = span * self._config.first_step, span * self._config.last_step
         try:
+            self._check_enough()  # already good: no paddle moves
             while step >= last:
                 at_round_start = self._best_error
                 for paddle in range(self._controller.paddles):
@@ -156,7 +157,9 @@ class CoordinateSearch:
         target = list(self._best)
         target[paddle] = place
         await self._go(target)
-        return await self._error_here()
+        error = await self._error_here()
+        self._check_enough()
+        return error
 
     async def _error_here(self) -> float:
         error = await self._measure()
@@ -164,10 +167,11 @@ class CoordinateSearch:
         if error < self._best_error:
             self._best, self._best_error = list(self._now), error
         self._progress(self._count, error, tuple(self._now))
-        content = self._best_error <= self._config.target or self._count >= self._config.measurements_max
-        if content and self._count > 1:
-            raise _Enough
         return error
+
+    def _check_enough(self) -> None:
+        if self._best_error <= self._config.target or self._count >= self._config.measurements_max:
+            raise _Enough
 
     async def _go(self, target: list[float]) -> None:
         for paddle, place in enumerate(target):

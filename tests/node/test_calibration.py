@@ -134,6 +134,20 @@ def test_paddles_return_when_a_measurement_fails() -> None:
     asyncio.run(main())
 
 
+def test_a_good_alignment_is_left_alone() -> None:
+    async def main() -> None:
+        paddles = Paddles((1.0, 1.0, 1.0))
+
+        async def measure() -> float:
+            return 0.016
+
+        result = await CoordinateSearch(paddles, measure, CalibrationConfig(), FakeClock()).run()
+        assert (result.measurements, result.before, result.after) == (1, 0.016, 0.016)
+        assert paddles.visited == []
+
+    asyncio.run(main())
+
+
 def test_drift_needs_consecutive_blocks() -> None:
     watch = DriftWatch(CalibrationConfig(start_blocks=3))
     assert [watch.block(q) for q in (0.04, 0.04, 0.01, 0.04, None, 0.04, 0.04, 0.04)] == [

@@ -25,6 +25,7 @@ from qkdd.security.proofs import EQUAL_DETECTORS, Receiver, decoy_length
 
 _NO_KEY, _NO_BOUND = 1.0e3, 2.0e3  # costs above every -ln(rate) of a point with key
 _FIRST_STEP, _LAST_STEP = 0.25, 1.0 / 128.0  # of the way from the easy problem to the wanted one
+_ENOUGH = 1.0 + 1e-5  # a fresh simplex that gains less ends the search
 _ON_THE_WAY = 150  # evaluations of an intermediate search
 _EASY_PULSES = 1.0e11
 MU_MAX = 1.0
@@ -137,8 +138,13 @@ def walk(family: Callable[[float], Problem], start: Operating) -> tuple[Operatin
     if _merit(target, point).rate <= 0.0:
         found = climb(target, point)
         point = found if _merit(target, found).rate > 0.0 else _roam(target, start)
+    best = -math.inf
     for width in (0.2, -0.2) if near else (0.25, -0.5, 0.25):
         point = climb(target, point, width=width)
+        reached = target(point).rate
+        if reached <= best * _ENOUGH:
+            break
+        best = reached
     return point, target(point)
 
 

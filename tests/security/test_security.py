@@ -18,13 +18,28 @@ from qkdd.security.ledger import EpsilonLedger, LedgerState
 PUBLIC = Path(__file__).parents[2].parent / "shared" / "reference" / "keyrate-vectors.json"
 
 
-def test_public_vectors_of_every_known_function() -> None:
+def test_public_vectors() -> None:
     if not PUBLIC.exists():
         pytest.skip("../shared/reference/keyrate-vectors.json is not there")
     outcomes = vectors.evaluate_file(PUBLIC)
-    wrong = [o for o in outcomes if not o.passed and o.reason != "unknown function"]
-    assert not wrong
-    assert sum(o.passed for o in outcomes) >= 37
+    assert not [o for o in outcomes if not o.passed]
+    assert len(outcomes) >= 120
+
+
+def test_evaluator_tells_refusals_from_defects(tmp_path: Path) -> None:
+    def one(**case: object) -> vectors.Outcome:
+        return vectors.evaluate({"name": "one", "tolerance": {}, **case})
+
+    order = {"function": "two_decoy", "inputs": {"mu": [0.3, 0.25, 0.1], "why": "order"}}
+    assert one(**order, expected={"error": True}).got["code"] == "QKD-SEC-INTENSITY"
+    assert not one(**order, expected={"l": 0.0}).passed
+    assert one(
+        function="two_decoy", inputs={"p": [0.5, 0.4, 0.1]}, expected={"error": True}
+    ).passed  # the rest is missing
+    assert one(function="h2", inputs={"x": [0.5], "y": 1}, expected={"error": True}).passed
+    broken = one(function="h2", inputs={"x": ["a"]}, expected={"error": True})
+    assert not broken.passed
+    assert broken.reason == "defect"
 
 
 def _file(tmp_path: Path, **case: object) -> Path:

@@ -99,7 +99,7 @@ class Campaign:
                     await self._until(lambda: self._ledger.delivered > 0, START, "no first key")
                     for number in range(1, self._rounds + 1):
                         if self._random.random() < IN_SERVICE:
-                            await self._delivering()
+                            await self._delivering(layout)
                         await asyncio.sleep(self._random.uniform(*PAUSE))
                         victim = self._random.choice(sorted(self._processes))
                         victims[victim] += 1
@@ -107,7 +107,7 @@ class Campaign:
                         self._say(
                             f"round {number}/{self._rounds}: kill -9 {victim}; keys delivered {self._ledger.delivered}"
                         )
-                    await self._delivering()
+                    await self._delivering(layout)
                     await self._flush(layout, directions)
                     await asyncio.wait_for(asyncio.gather(*drawing), FLUSH)
                 finally:
@@ -162,10 +162,14 @@ class Campaign:
             Direction(self._ledger, post_quantum.bob, post_quantum.alice),
         ]
 
-    async def _delivering(self) -> None:
-        """Wait for a block that both nodes accepted after now, and for a key after that."""
-        blocks = sum(len(node.blocks) for node in self._nodes)
-        await self._until(lambda: sum(len(node.blocks) for node in self._nodes) > blocks, HEAL, "no new block")
+    async def _delivering(self, layout: Layout) -> None:
+        """Wait for a block that became key after now, and for a key that was delivered after that."""
+
+        def held() -> int:
+            return sum(state in stores.HELD for state in stores.blocks(layout.node_store("alice")).values())
+
+        blocks = held()
+        await self._until(lambda: held() > blocks, HEAL, "no new block")
         keys = self._ledger.delivered
         await self._until(lambda: self._ledger.delivered > keys, HEAL, "no new key")
 

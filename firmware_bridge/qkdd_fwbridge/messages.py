@@ -213,7 +213,7 @@ class Prepare(Message):
 
 @dataclass(frozen=True, slots=True)
 class StreamStart(Message):
-    """credit: the board may send slots below (full stream); ignored on demand."""
+    """credit: symbols that the board may send (full stream); ignored on demand."""
 
     TYPE: ClassVar[int] = 0x21
     LAYOUT: ClassVar[str] = "<BBQ"
@@ -252,11 +252,12 @@ class StreamStopped(Message):
 
 @dataclass(frozen=True, slots=True)
 class Credit(Message):
-    """No answer. An absolute number, so that a lost frame costs nothing once the next one comes."""
+    """No answer. Symbols that the board may send since the start of the stream: a total, so that a lost frame costs nothing
+    once the next one comes."""
 
     TYPE: ClassVar[int] = 0x23
     LAYOUT: ClassVar[str] = "<Q"
-    below: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +320,8 @@ class Fed(Message):
 
 @dataclass(frozen=True, slots=True)
 class Symbols(Message):
-    """skipped: slots since the start that carry no pulse and are not sent (held or starved), up to first_slot."""
+    """skipped: slots since the start that carry no pulse and are not sent (held or starved), up to first_slot. count is 0 in
+    what the board sends when it had nothing to send for 100 ms, so that a loss is seen even if nothing follows it."""
 
     TYPE: ClassVar[int] = 0x50
     LAYOUT: ClassVar[str] = "<QQI"

@@ -35,7 +35,8 @@ class HealthTestedSource:
         if self._out_bits <= 0:
             raise ValueError(f"a source with {entropy} bits of entropy a bit gives nothing")
         length = BLOCK_BITS + self._out_bits - 1
-        self._seed = unpack_bits(secrets.token_bytes((length + 7) // 8), length)
+        whole = (length + 7) // 8
+        self._seed = unpack_bits(secrets.token_bytes(whole), 8 * whole)[:length]
         self._ready = bytearray()
         self._started = False
 

@@ -77,16 +77,16 @@ class SymbolBlock:
 class SymbolStream:
     """Host's end of a full stream: sees to it that no slot is missing without being counted, and gives credit.
 
-    ahead: slots that the board may send beyond what was taken. Slots that are neither delivered nor announced as skipped
-    are lost; `lost` and `skipped` are totals.
+    ahead: symbols that the board may send beyond what was taken. Slots that are neither delivered nor announced as skipped
+    are lost; `lost` and `skipped` are totals. Credit counts symbols, not slots: slots go on while the board is held.
     """
 
     def __init__(self, first_slot: int, ahead: int) -> None:
         if ahead < 2:
-            raise ValueError("a stream needs credit for at least two slots")
+            raise ValueError("a stream needs credit for at least two symbols")
         self._next, self._ahead = first_slot, ahead
-        self._granted = first_slot + ahead
-        self.lost = self.skipped = 0
+        self._granted = ahead
+        self.taken = self.lost = self.skipped = 0
 
     @property
     def granted(self) -> int:
@@ -100,19 +100,21 @@ class SymbolStream:
             raise SymbolsContradict(
                 f"slot {message.first_slot} with {message.skipped} skipped after slot {self._next} with {self.skipped}"
             )
-        if message.first_slot + message.count > self._granted:
-            raise SymbolsContradict(f"slots up to {message.first_slot + message.count}, credit for {self._granted}")
         lost = gap - skipped
+        if self.taken + self.lost + lost + message.count > self._granted:
+            raise SymbolsContradict(f"more symbols than the credit of {self._granted}")
         self.lost += lost
+        self.taken += message.count
         self.skipped = message.skipped
         self._next = message.first_slot + message.count
         return SymbolBlock(message.first_slot, *split(values), skipped, lost)
 
     def credit(self) -> Credit | None:
         """What to send now: new credit once half of the old one is used up, else None."""
-        if self._granted - self._next > self._ahead // 2:
+        sent = self.taken + self.lost
+        if self._granted - sent > self._ahead // 2:
             return None
-        self._granted = self._next + self._ahead
+        self._granted = sent + self._ahead
         return Credit(self._granted)
 
     def again(self) -> Credit:
@@ -158,7 +160,10 @@ def demanded(answer: Demanded, asked: int) -> DemandedSymbols:
     flags = (asked + 7) // 8
     if len(answer.data) < flags:
         raise Malformed(f"{len(answer.data)} bytes for {asked} slots")
-    here = unpack_bits(answer.data[:flags], asked).astype(bool)
+    here = unpack_bits(answer.data[:flags], 8 * flags).astype(bool)
+    if here[asked:].any():
+        raise Malformed("unused flags are not 0")
+    here = here[:asked]
     values = unpack(answer.data[flags:], asked)
     if values[~here].any():
         raise Malformed("a symbol that is not there has a value")

@@ -162,7 +162,7 @@ class Board:
             case m.StreamStop():
                 self._stop(about, now)
             case m.Credit():
-                self._emitting().credit(request.below)
+                self._emitting().credit(request.total)
             case m.Demand():
                 self._demand(about, request, now)
             case m.Release():

@@ -22,6 +22,7 @@ BUFFER = 1 << 18
 RANDOM_BYTES = 1 << 20
 _LARGEST = 32768  # symbols in one frame
 _ABSENT = 0xFF
+_SIGN_OF_LIFE = 0.1  # seconds
 _TESTED = 1024  # bytes of each draw that the simulated board tests (a real one tests all of them, in hardware)
 
 OnPulses = Callable[[int, U8], None]
@@ -47,6 +48,7 @@ class Emission:
         self._credit, self._choices, self._start = credit, choices, now
         self._noise, self._fed, self._on_pulses = noise, fed, on_pulses
         self._test = HealthTest(0.9)
+        self._now = self._sent = now
         self.next_slot = 0
         self.made = self.held = self.starved = self.overwritten = 0
         self._window = np.full(WINDOW, _ABSENT, np.uint8)
@@ -62,14 +64,15 @@ class Emission:
         """First slot that is still in the window."""
         return max(0, self.next_slot - WINDOW)
 
-    def credit(self, below: int) -> None:
-        self._credit = max(self._credit, below)
+    def credit(self, total: int) -> None:
+        self._credit = max(self._credit, total)
 
     def release(self, below: int) -> None:
         self._released = max(self._released, min(below, self.next_slot))
 
     def poll(self, now: float) -> None:
         """Make the slots up to now. Raises SourceFailed when the board's own source fails."""
+        self._now = now
         due = int((now - self._start) * self.pulse_hz)
         while self.next_slot < due:
             self._make(min(due - self.next_slot, _LARGEST))
@@ -78,6 +81,10 @@ class Emission:
         """What is ready for the host."""
         ready = [Symbols(first, skipped, len(s), pack(s)) for first, skipped, s in self._unsent]
         self._unsent.clear()
+        if not ready and self.mode is Mode.FULL and self._now - self._sent > _SIGN_OF_LIFE:
+            ready = [Symbols(self.next_slot, self.next_slot - self.made, 0, b"")]
+        if ready:
+            self._sent = self._now
         return ready
 
     def window(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.bool_], U8]:
@@ -90,7 +97,7 @@ class Emission:
     def _make(self, count: int) -> None:
         wanted = count
         if self.mode is Mode.FULL:
-            wanted = max(0, min(wanted, self._credit - self.next_slot, BUFFER - self.unsent))
+            wanted = max(0, min(wanted, self._credit - self.made, BUFFER - self.unsent))
         self.held += count - wanted
         words = self._words(wanted)
         self.starved += wanted - len(words)

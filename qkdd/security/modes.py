@@ -77,8 +77,8 @@ _SOURCE = (
     ),
     Assumption(
         "intensities",
-        "Mean photon numbers at the transmitter's exit are known, stay inside their characterised intervals and do not depend "
-        "on basis, bit or earlier pulses.",
+        "Mean photon numbers at the transmitter's exit are known, stay inside their narrow characterised intervals (no term "
+        "covers what remains) and do not depend on basis, bit or earlier pulses.",
         ("mu", "intensity_intervals"),
     ),
     Assumption(
@@ -110,6 +110,7 @@ _ERRORS_AFTER = Assumption(
     "errors-per-intensity",
     "The key basis's errors are counted per intensity after error correction, on verified key.",
 )
+_READ_IN_CODE = "The length formula was read in the authors' published program, not in the paper's text."
 _APPROXIMATE = (
     "The printed random-sampling step is an approximation (E3), so the length is not a bound in the strict sense.",
     "The theorem fixes the length before the block; taking it from observed counts is customary and not covered (E10).",
@@ -158,6 +159,7 @@ _ALL = (
             ),
         ),
         (
+            _READ_IN_CODE,
             "The composition 2 eps_AT + eps_PA + eps_EV is quoted from memory in our reference; confirm it in the paper before a "
             "certified release.",
         ),
@@ -174,6 +176,7 @@ _ALL = (
         2,
         "Wiesemann, Krause, Tupkary, Rusca, Walenta, Luetkenhaus, Quantum 10, 2037 (2026)",
         (*_SITE, *_SOURCE, _EQUAL_DETECTORS, _FIXED_BUDGET, _ERRORS_AFTER),
+        (_READ_IN_CODE,),
     ),
     Mode(
         "bb84-2decoy/lim2014",

@@ -82,7 +82,9 @@ class LinkSession:
         self._pairs_per_s = 0.0
         self._refusals_in_a_row = 0
         self._failures = 0  # alignments that failed since the last one that did not
-        self._number = self._stretch = 0  # of the last block, of the last alignment
+        # Of the last block, of the last alignment. Bob names the numbers, so alice takes what comes, in rising order.
+        self._number = self.status.last_number if role == "bob" else 0
+        self._stretch = 0
         self._next_start = 0  # bob's clock: where the next block may begin
         self._draining = False
         self._probes = Probes()

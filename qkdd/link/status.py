@@ -103,6 +103,7 @@ class LinkStatus:
         self._snapshot = LinkSnapshot(name=name, role=role, since_wall=clock.wall())
         self._blocks: deque[BlockRecord] = deque(maxlen=keep_blocks)
         self._watchers: set[asyncio.Queue[LinkEvent]] = set()
+        self.last_number = 0  # of the last block, over all sessions: numbers go on where they ended
 
     @property
     def snapshot(self) -> LinkSnapshot:
@@ -132,6 +133,7 @@ class LinkStatus:
     def add_block(self, record: BlockRecord) -> None:
         """Account for a block that was accepted or refused."""
         self._blocks.append(record)
+        self.last_number = max(self.last_number, record.number)
         old = self._snapshot
         refused = dict(old.blocks_refused)
         if record.code is not None:

@@ -21,9 +21,11 @@ from qkdd.distill import Distiller
 from qkdd.keys import HandOver, tls_profile
 from qkdd.link.session import LinkSession
 from qkdd.link.status import LinkStatus
+from qkdd.node.boards import boards_of
 from qkdd.node.config import NodeConfig
 from qkdd.node.devices import Devices
 from qkdd.node.errors import ReloadRefused
+from qkdd.node.firmware import FirmwareService, Sight
 from qkdd.node.health import HEARTBEAT_S, Health, ServiceManager, beating
 from qkdd.node.linkrun import PART, PATIENCE_S, LinkRun, RunningLink
 from qkdd.node.reload import read_changes
@@ -69,6 +71,7 @@ class Daemon:
         self._source, self._human, self._memory_locked = source, human, memory_locked
         self._rooms: Rooms | None = None
         self._link: LinkRun | None = None
+        self._firmware: FirmwareService | None = None
         self._hand_over: HandOver | None = None
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,6 +85,12 @@ class Daemon:
         if self._rooms is None:
             raise NotNow("the node is not open")
         return self._rooms
+
+    @property
+    def firmware(self) -> FirmwareService:
+        if self._firmware is None:
+            raise NotNow("the node is not open")
+        return self._firmware
 
     @property
     def link_run(self) -> LinkRun:
@@ -110,6 +119,12 @@ class Daemon:
             config.link, config.calibration, self._devices, self._make_link, self.clock, self.meter,
             self.health, self.supervisor, self.events.publish,
         )  # fmt: skip
+        for block in await self._rooms.spool.recent(1):
+            self._link.status.last_number = block.number
+        boards = boards_of(self._devices.slots, self._devices.build)
+        self._firmware = FirmwareService(
+            config.firmware, boards, self, self.clock, self._rooms.audit, self.events.publish
+        )
         self.meter.set("qkdd_build_info", 1, version=__version__, kernels=kernels.variant())
         self.meter.set("qkdd_start_time_seconds", self._started_wall)
         self.meter.set("qkdd_memory_locked", float(self._memory_locked))
@@ -312,6 +327,15 @@ class Daemon:
 
     def blocks(self, limit: int) -> list[views.BlockView]:
         return [block_view(block) for block in reversed(self.link_run.status.snapshot.last_blocks[-limit:])]
+
+    def drained(self) -> bool:
+        """For the firmware service: no block is in hand and none begins before `resume`."""
+        return self.link_run.draining and not self.link_run.active
+
+    def sight(self) -> Sight:
+        """For the firmware service: what tells whether the link is as it was."""
+        link = self.link_run.status.snapshot
+        return Sight(link.qber, link.clicks_per_s, link.blocks_accepted)
 
     def keys(self) -> views.KeysView:
         kms = self.supervisor.parts.get("kms")

@@ -21,6 +21,7 @@ from qkdd.device.tags import StreamStart, TagBlock
 from qkdd.distill.blocks import DistilledBlock, SiftedBlock
 from qkdd.link import LinkConfig, LinkShared
 from qkdd.link.session import LinkSession
+from qkdd.link.status import LinkStatus
 from qkdd.peer.contract import Message
 from qkdd.testing.clock import FakeClock
 from qkdd.testing.peer import session_pair
@@ -194,10 +195,10 @@ class Node:
         self.link: LinkSession = self.build()
         self.task: asyncio.Task[str] | None = None
 
-    def build(self) -> LinkSession:
+    def build(self, status: LinkStatus | None = None) -> LinkSession:
         return LinkSession(
             self.config, self.config.role, self.tagger, self.session, self.distiller, self.committer, self.ledger,
-            self.clock, self.meter, heartbeat=self._beat,
+            self.clock, self.meter, status=status, heartbeat=self._beat,
         )  # fmt: skip
 
     def _beat(self) -> None:

@@ -241,3 +241,20 @@ def test_status_watchers_get_states_and_blocks(make_pair):
         assert "block" in kinds
 
     run(make_pair, body)
+
+
+def test_block_numbers_go_on_over_sessions_and_restarts(make_pair):
+    async def main():
+        pair = await make_pair()
+        pair.bob.link.status.last_number = 41  # what an earlier session, or the store after a restart, said
+        pair.bob.link = pair.bob.build(status=pair.bob.link.status)
+        await pair.start()
+        try:
+            await pair.until(lambda: pair.alice.accepted >= 1 and pair.bob.accepted >= 1)
+            assert pair.alice.committer.committed[:1] == pair.bob.committer.committed[:1] == [42]
+            assert pair.alice.snapshot.last_blocks[0].number == 42
+            assert pair.bob.link.status.last_number >= 42
+        finally:
+            await pair.finish()
+
+    asyncio.run(main())

@@ -24,6 +24,7 @@ from qkdd_native.status import Status, StatusError
 from qkdd.core.errors import InternalError, QkddError
 
 __all__ = [
+    "NO_BASIS",
     "CascadeFrame",
     "KernelArgument",
     "KernelError",
@@ -33,6 +34,7 @@ __all__ = [
     "KernelUnsorted",
     "KernelVariant",
     "PolyHash",
+    "SiftedPairs",
     "Tdc1State",
     "available_variants",
     "crc32c",
@@ -49,6 +51,7 @@ __all__ = [
     "poly_hash",
     "run",
     "select_variant",
+    "sift_coincidences",
     "toeplitz",
     "toeplitz_packed",
     "toeplitz_workspace",
@@ -149,6 +152,9 @@ decode_tdc1 = _raising(_tags.decode_tdc1)
 decode_a1 = _raising(_tags.decode_a1)
 expand_patterns = _raising(_tags.expand_patterns)
 match_coincidences = _raising(_tags.match_coincidences)
+NO_BASIS = _tags.NO_BASIS
+SiftedPairs = _tags.SiftedPairs
+sift_coincidences = _raising(_tags.sift_coincidences)
 delay_histogram = _raising(_tags.delay_histogram)
 fold_histogram = _raising(_tags.fold_histogram)
 gap_encode = _raising(_tags.gap_encode)

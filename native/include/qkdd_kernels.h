@@ -77,6 +77,16 @@ qkdd_status qkdd_expand_patterns(const int64_t *times, const uint8_t *patterns, 
 qkdd_status qkdd_match_coincidences(const int64_t *a, size_t na, const int64_t *b, size_t nb, int64_t window, double delay,
                                     double drift, int64_t origin, uint32_t *ia, uint32_t *ib, size_t *pairs);
 
+/* A mark is what a click says: bit 0 its bit, bits 7 .. 1 its basis; from QKDD_NO_BASIS on it has none and is never kept. */
+#define QKDD_NO_BASIS 254
+/* qkdd_match_coincidences, then the pairs of equal basis, in one call: ia, ib (both hold min(na, nb)) and the packed bits of both
+ * sides, most significant bit first (both hold ceil(min(na, nb) / 64) * 8 bytes; *sifted bits, the rest of the last byte 0).
+ * *pairs counts all pairs. */
+qkdd_status qkdd_sift_coincidences(const int64_t *a, const uint8_t *a_marks, size_t na, const int64_t *b,
+                                   const uint8_t *b_marks, size_t nb, int64_t window, double delay, double drift,
+                                   int64_t origin, uint32_t *ia, uint32_t *ib, uint8_t *a_bits, uint8_t *b_bits,
+                                   size_t *sifted, size_t *pairs);
+
 /* counts[k] = number of pairs with start + k*bin <= b - a < start + (k+1)*bin; saturates at 2^32 - 1. */
 qkdd_status qkdd_delay_histogram(const int64_t *a, size_t na, const int64_t *b, size_t nb, int64_t start, int64_t bin,
                                  size_t bins, uint32_t *counts);
@@ -115,6 +125,8 @@ void qkdd_poly_hash_update(qkdd_poly_hash *state, const uint8_t *data, size_t si
 /* The digest of everything so far; the state is not changed. */
 void qkdd_poly_hash_digest(const qkdd_poly_hash *state, uint8_t *digest);
 void qkdd_poly_hash_wipe(qkdd_poly_hash *state);
+/* All of it in one call. */
+void qkdd_poly_hash_of(const uint8_t *key, const uint8_t *data, size_t size, uint8_t *digest);
 /* Product in GHASH's bit order (the first bit of the first byte is the coefficient of x^0). */
 void qkdd_gf2_128_multiply(const uint8_t *a, const uint8_t *b, uint8_t *product);
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from qkdd_native._kernels import ffi, lib
 from qkdd_native.arrays import ByteLike, octets, pointer, size, vector
 from qkdd_native.status import Status, StatusError, check
-
 
 # Fresh memory costs a page fault every 4 KiB, more than the product itself at some sizes; so two workspaces (one a core) are
 # kept. The kernel zeroes them. append and pop of a list are atomic.
@@ -83,10 +84,11 @@ def toeplitz_packed(bits: ByteLike, n: int, seed: ByteLike, m: int) -> bytearray
     return out
 
 
-def _element(data: ByteLike, name: str) -> ByteLike:
-    if len(octets(data, name)) != 16:
+def _element(data: ByteLike, name: str) -> Any:
+    view = octets(data, name)
+    if len(view) != 16:
         raise StatusError(Status.BAD_ARGUMENT, f"{name} must be 16 bytes")
-    return data
+    return view
 
 
 class PolyHash:
@@ -100,7 +102,7 @@ class PolyHash:
 
     def __init__(self, key: ByteLike) -> None:
         self._state = ffi.new("qkdd_poly_hash *")
-        lib.qkdd_poly_hash_open(self._state, octets(_element(key, "key"), "key"))
+        lib.qkdd_poly_hash_open(self._state, _element(key, "key"))
 
     def update(self, data: ByteLike) -> PolyHash:
         """Append bytes; returns itself."""
@@ -127,13 +129,22 @@ class PolyHash:
         return "<PolyHash>"
 
 
+_DIGEST = ffi.typeof("uint8_t[16]")
+
+
 def poly_hash(data: ByteLike, key: ByteLike) -> bytes:
     """`PolyHash(key).update(data).digest()`: 16 bytes."""
-    return PolyHash(key).update(data).digest()
+    # bytes go to C as they are; at small sizes the call costs more than the hash
+    view = data if type(data) is bytes else octets(data, "data")
+    secret = key if type(key) is bytes and len(key) == 16 else _element(key, "key")
+    out = ffi.new(_DIGEST)
+    lib.qkdd_poly_hash_of(secret, view, len(view), out)
+    digest: bytes = ffi.buffer(out)[:]
+    return digest
 
 
 def gf2_128_multiply(a: ByteLike, b: ByteLike) -> bytes:
     """Product of two elements of GF(2^128), 16 bytes each, in GHASH's bit order (the first bit is the coefficient of x^0)."""
     out = ffi.new("uint8_t[16]")
-    lib.qkdd_gf2_128_multiply(octets(_element(a, "a"), "a"), octets(_element(b, "b"), "b"), out)
+    lib.qkdd_gf2_128_multiply(_element(a, "a"), _element(b, "b"), out)
     return bytes(ffi.buffer(out))

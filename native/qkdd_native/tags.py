@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +128,78 @@ def match_coincidences(
     )
     check(code, "match_coincidences")
     return ia[: pairs[0]].copy(), ib[: pairs[0]].copy()
+
+
+NO_BASIS = 254
+
+
+@dataclass(frozen=True, slots=True)
+class SiftedPairs:
+    """Pairs of equal basis.
+
+    ia, ib: uint32[k], strictly increasing; a_bits, b_bits: uint8[ceil(k / 8)], the clicks' bits packed, most significant bit
+    first, unused low bits 0; pairs: number of all pairs, of unequal basis too. The repr does not show bits.
+    """
+
+    ia: NDArray[np.uint32]
+    ib: NDArray[np.uint32]
+    a_bits: NDArray[np.uint8] = field(repr=False)
+    b_bits: NDArray[np.uint8] = field(repr=False)
+    pairs: int
+
+
+def sift_coincidences(
+    a_times: Times,
+    a_marks: NDArray[np.uint8],
+    b_times: Times,
+    b_marks: NDArray[np.uint8],
+    window_ps: int,
+    delay_ps: float,
+    drift: float,
+    origin_ps: int,
+) -> SiftedPairs:
+    """match_coincidences, keeping the pairs whose bases agree, and their bits packed, in one call.
+
+    A mark uint8 is 2 * basis + bit; clicks with marks from NO_BASIS (254) on are matched but never kept. A side whose
+    bits are not known gives them as 0.
+    """
+    a_times = vector(a_times, np.int64, "a_times")
+    b_times = vector(b_times, np.int64, "b_times")
+    a_marks = vector(a_marks, np.uint8, "a_marks")
+    b_marks = vector(b_marks, np.uint8, "b_marks")
+    same_length(a_times, a_marks, "a_times and a_marks")
+    same_length(b_times, b_marks, "b_times and b_marks")
+    most = min(len(a_times), len(b_times))
+    ia, ib = np.empty((2, most), np.uint32)
+    a_bits, b_bits = np.empty((2, (most + 63) // 64 * 8), np.uint8)
+    counts = ffi.new("size_t[2]")
+    code = lib.qkdd_sift_coincidences(
+        pointer(a_times),
+        pointer(a_marks),
+        len(a_times),
+        pointer(b_times),
+        pointer(b_marks),
+        len(b_times),
+        integer(window_ps, "window_ps"),
+        float(delay_ps),
+        float(drift),
+        integer(origin_ps, "origin_ps"),
+        pointer(ia),
+        pointer(ib),
+        pointer(a_bits),
+        pointer(b_bits),
+        counts,
+        counts + 1,
+    )
+    check(code, "sift_coincidences")
+    kept = int(counts[0])
+    octets_kept = (kept + 7) // 8
+    found = SiftedPairs(
+        ia[:kept].copy(), ib[:kept].copy(), a_bits[:octets_kept].copy(), b_bits[:octets_kept].copy(), int(counts[1])
+    )
+    a_bits.fill(0)
+    b_bits.fill(0)
+    return found
 
 
 def delay_histogram(a_times: Times, b_times: Times, start_ps: int, bin_ps: int, bins: int) -> NDArray[np.uint32]:

@@ -32,12 +32,17 @@ void qkdd_gf2_128_multiply(const uint8_t *a, const uint8_t *b, uint8_t *product)
     wipe(z, sizeof z);
 }
 
+/* H^2 .. H^count. H^i comes from the two powers in the middle: chains of log2(i) products wait less than one of i. */
+static void extend(qkdd_poly_hash *state, size_t count) {
+    for (size_t i = 2; i <= count; i++)
+        qkdd_kernels()->polyval_multiply(state->powers[i / 2 - 1], state->powers[i - i / 2 - 1], state->powers[i - 1]);
+}
+
 void qkdd_poly_hash_open(qkdd_poly_hash *state, const uint8_t *key) {
     memset(state, 0, sizeof *state);
     load_reversed(key, state->powers[0]);
     times_x(state->powers[0]);
-    for (size_t i = 1; i < 16; i++)
-        qkdd_kernels()->polyval_multiply(state->powers[i - 1], state->powers[0], state->powers[i]);
+    extend(state, 16);
 }
 
 void qkdd_poly_hash_update(qkdd_poly_hash *state, const uint8_t *data, size_t size) {
@@ -70,6 +75,17 @@ void qkdd_poly_hash_digest(const qkdd_poly_hash *state, uint8_t *digest) {
     qkdd_kernels()->ghash_blocks(&last, block, 1);
     store_reversed(last.sum, digest);
     wipe(&last, sizeof last);
+}
+
+void qkdd_poly_hash_of(const uint8_t *key, const uint8_t *data, size_t size, uint8_t *digest) {
+    qkdd_poly_hash state;
+    memset(&state, 0, sizeof state);
+    load_reversed(key, state.powers[0]);
+    times_x(state.powers[0]);
+    extend(&state, size >= 256 ? 16 : size >= 128 ? 8 : 1); /* what the block functions use */
+    qkdd_poly_hash_update(&state, data, size);
+    qkdd_poly_hash_digest(&state, digest);
+    wipe(&state, sizeof state);
 }
 
 void qkdd_poly_hash_wipe(qkdd_poly_hash *state) { wipe(state, sizeof *state); }

@@ -24,6 +24,8 @@ typedef struct {
     /* words[i] = the 64 bits in bytes 64 i to 64 i + 63, first in bit 0; returns the OR of all bytes. */
     uint64_t (*pack_words)(const uint8_t *bits, size_t words, uint64_t *out);
     void (*unpack_words)(const uint64_t *words, size_t count, uint8_t *bits); /* whole words */
+    int (*sorted)(const int64_t *t, size_t n); /* see times.h */
+    void (*map_times)(const int64_t *t, size_t n, double delay, double drift, int64_t origin, int64_t *mapped);
 } qkdd_kernel_table;
 
 extern const qkdd_kernel_table qkdd_portable_table;
@@ -46,8 +48,12 @@ void qkdd_avx512_middle_product(uint64_t *x, unsigned k, size_t count, uint64_t 
                                 const uint64_t *table);
 uint64_t qkdd_avx2_pack_words(const uint8_t *bits, size_t words, uint64_t *out);
 void qkdd_avx2_unpack_words(const uint64_t *words, size_t count, uint8_t *bits);
+int qkdd_avx2_sorted(const int64_t *t, size_t n);
+void qkdd_avx2_map_times(const int64_t *t, size_t n, double delay, double drift, int64_t origin, int64_t *mapped);
 uint64_t qkdd_avx512_pack_words(const uint8_t *bits, size_t words, uint64_t *out);
 void qkdd_avx512_unpack_words(const uint64_t *words, size_t count, uint8_t *bits);
+int qkdd_avx512_sorted(const int64_t *t, size_t n);
+void qkdd_avx512_map_times(const int64_t *t, size_t n, double delay, double drift, int64_t origin, int64_t *mapped);
 #endif
 
 enum { QKDD_MATRIX, QKDD_DUAL, QKDD_TRANSPOSE }; /* which form of a linear map, see fft.h */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The portable reference of every kernel that has variants. Plain C11; the oracle for the others. */
+#include <math.h>
+
 #include "clmul.h"
 #include "internal.h"
 
@@ -64,6 +66,11 @@ static void toeplitz_leaf(uint64_t *out, const uint64_t *x, const uint64_t *t, s
 #define LEAF toeplitz_leaf
 #include "square.h"
 
+#define PREFIX(name) portable_##name
+#undef TARGET
+#define TARGET static
+#include "times.h"
+
 const qkdd_kernel_table qkdd_portable_table = {
     .crc32c = crc32c,
     .ghash_blocks = ghash_blocks,
@@ -76,4 +83,6 @@ const qkdd_kernel_table qkdd_portable_table = {
     .butterfly = 4.7,
     .pack_words = qkdd_portable_pack_words,
     .unpack_words = qkdd_portable_unpack_words,
+    .sorted = portable_sorted,
+    .map_times = portable_map_times,
 };

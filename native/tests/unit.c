@@ -140,6 +140,8 @@ static void poly(void) {
         qkdd_poly_hash_digest(&hash, got);
         EXPECT(memcmp(got, sum, 16) == 0);
         qkdd_poly_hash_wipe(&hash);
+        qkdd_poly_hash_of(key, data, n, got);
+        EXPECT(memcmp(got, sum, 16) == 0);
         free(data);
         free(key);
     }
@@ -246,6 +248,23 @@ static void coincidences(void) {
             EXPECT(gap <= 50 && gap >= -50);
             EXPECT(i == 0 || (ia[i] > ia[i - 1] && ib[i] > ib[i - 1]));
         }
+        uint8_t *a_marks = random_bytes(na), *b_marks = random_bytes(nb);
+        uint8_t *a_bits = room((most + 63) / 64 * 8, 1), *b_bits = room((most + 63) / 64 * 8, 1);
+        size_t sifted, all;
+        for (size_t i = 0; i < na; i++) a_marks[i] &= 3;
+        for (size_t i = 0; i < nb; i++) b_marks[i] &= 3;
+        EXPECT(qkdd_sift_coincidences(a, a_marks, na, b, b_marks, nb, 100, 0.0, 0.0, 0, ia, ib, a_bits, b_bits, &sifted,
+                                      &all) == QKDD_OK);
+        EXPECT(all == pairs && sifted <= pairs);
+        for (size_t i = 0; i < sifted; i++) {
+            EXPECT(a_marks[ia[i]] >> 1 == b_marks[ib[i]] >> 1);
+            EXPECT((a_bits[i / 8] >> (7 - i % 8) & 1) == (a_marks[ia[i]] & 1));
+            EXPECT((b_bits[i / 8] >> (7 - i % 8) & 1) == (b_marks[ib[i]] & 1));
+        }
+        free(a_marks);
+        free(b_marks);
+        free(a_bits);
+        free(b_bits);
         uint32_t *counts = room(77, 4);
         uint64_t total = 0, expected = 0;
         EXPECT(qkdd_delay_histogram(a, na, b, nb, -300, 9, 77, counts) == QKDD_OK);
@@ -262,6 +281,21 @@ static void coincidences(void) {
         free(ia);
         free(ib);
         free(counts);
+    }
+}
+
+/* Long enough for several chains. */
+static void coincidence_chains(void) {
+    for (uint64_t step = 20; step < 3000; step *= 6) {
+        size_t na = 33000, nb = 41000, pairs;
+        int64_t *a = random_times(na, step), *b = random_times(nb, step);
+        uint32_t *ia = room(na, 4), *ib = room(na, 4);
+        EXPECT(qkdd_match_coincidences(a, na, b, nb, 100, 0.0, 0.0, 0, ia, ib, &pairs) == QKDD_OK);
+        for (size_t i = 1; i < pairs; i++) EXPECT(ia[i] > ia[i - 1] && ib[i] > ib[i - 1]);
+        free(a);
+        free(b);
+        free(ia);
+        free(ib);
     }
 }
 
@@ -342,6 +376,7 @@ int main(void) {
         toeplitz();
         decoders();
         coincidences();
+        coincidence_chains();
         gaps();
         cascade();
         printf("variant %d: done\n", variant);

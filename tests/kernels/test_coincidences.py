@@ -80,6 +80,52 @@ def test_random_sizes_and_densities(na, nb, scale, seed):
     assert pairs_of(a, b, 300, -17.0) == match_oracle(a.tolist(), (b - 17).tolist(), 300)
 
 
+@pytest.mark.parametrize("window", [100, 300_000])
+@pytest.mark.parametrize("sizes", [(33_000, 39_000), (50_000, 3)])
+def test_several_chains_agree_with_the_rule(sizes, window):
+    """Streams long enough to be cut: into silences longer than half the window, or, where there are none, not at all."""
+    rng = np.random.default_rng(sizes[0])
+    common = rng.integers(0, 10**9, min(sizes) // 3)
+    a = np.sort(np.concatenate([common, rng.integers(0, 10**9, sizes[0] - len(common))]))
+    b = np.sort(
+        np.concatenate([common + rng.integers(-40, 40, len(common)), rng.integers(0, 10**9, sizes[1] - len(common))])
+    )
+    expected = match_oracle(a.tolist(), mapped(b, 7.0, 1e-6, 0).tolist(), window)
+    assert pairs_of(a, b, window, 7.0, 1e-6, 0) == expected
+
+
+def test_chains_of_very_unequal_parts():
+    a = np.concatenate([np.arange(40_000) * 10_000, 10**12 + np.arange(40_000) * 10])
+    b = np.concatenate([np.arange(10) * 10_000, 10**12 + np.arange(60_000) * 7])
+    assert pairs_of(a, b, 40) == match_oracle(a.tolist(), b.tolist(), 40)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2000), st.integers(0, 2000), st.integers(1, 500), st.integers(0, 2**32))
+def test_sifting_keeps_the_pairs_of_equal_basis(na, nb, scale, seed):
+    rng = np.random.default_rng(seed)
+    a, b = np.cumsum(rng.integers(0, scale, na)), np.cumsum(rng.integers(0, scale, nb))
+    choices = np.array([0, 1, 2, 3, 4, 5, 252, 253, 254, 255], np.uint8)
+    a_marks, b_marks = rng.choice(choices, na), rng.choice(choices, nb)
+    got = kernels.sift_coincidences(a, a_marks, b, b_marks, 300, -17.0, 0.0, 0)
+    ia, ib = kernels.match_coincidences(a, b, 300, -17.0, 0.0, 0)
+    keep = (a_marks[ia] >> 1 == b_marks[ib] >> 1) & (a_marks[ia] < kernels.NO_BASIS)
+    assert got.pairs == len(ia)
+    assert (got.ia == ia[keep]).all()
+    assert (got.ib == ib[keep]).all()
+    assert got.a_bits.tobytes() == np.packbits(a_marks[ia[keep]] & 1).tobytes()
+    assert got.b_bits.tobytes() == np.packbits(b_marks[ib[keep]] & 1).tobytes()
+    assert "bits" not in repr(got)
+
+
+def test_marks_must_belong_to_the_times():
+    times, marks = np.arange(3, dtype=np.int64), np.zeros(2, np.uint8)
+    with pytest.raises(kernels.KernelArgument):
+        kernels.sift_coincidences(times, marks, times, np.zeros(3, np.uint8), 5, 0.0, 0.0, 0)
+    with pytest.raises(kernels.KernelUnsorted):
+        kernels.sift_coincidences(times[::-1], np.zeros(3, np.uint8), times, np.zeros(3, np.uint8), 5, 0.0, 0.0, 0)
+
+
 def test_refused_arguments():
     good = np.arange(3, dtype=np.int64)
     for kind, call in [

@@ -109,6 +109,8 @@ def test_errors_have_codes_kinds_and_remedies():
 def test_docstrings_reach_the_facade():
     for name in kernels.__all__:
         item = getattr(kernels, name)
+        if isinstance(item, int):
+            continue  # a constant
         assert getattr(item, "meaning", None) or item.__doc__, name
     assert "n + m - 1" in (kernels.toeplitz.__doc__ or "")
 

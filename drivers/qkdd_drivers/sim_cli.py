@@ -6,10 +6,14 @@ import asyncio
 import math
 import signal
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from qkdd_fwbridge.keys import load_public
+from qkdd_fwbridge.messages import Role
 
+from qkdd_drivers.qkdd_board.sim import BoardSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks, Tdc1Sim
 from qkdd_drivers.simkit import Simulator
 from qkdd_drivers.single_quantum_websq import protocol as websq
@@ -114,6 +118,22 @@ def mpc320(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault 
     """Thorlabs MPC320 polarization controller (serial)."""
     _one_place(pty, listen)
     _run(Mpc320Sim(lambda _: None, pty=pty, listen=_place(listen), seed=seed), fault)
+
+
+@app.command("qkdd-board")
+def qkdd_board(
+    pty: Pty = None,
+    listen: Listen = None,
+    seed: Seed = 1,
+    receiver: Annotated[bool, typer.Option("--receiver", help="A receiver board instead of a transmitter.")] = False,
+    trust: Annotated[list[Path] | None, typer.Option(help="Public key whose firmware it takes; repeatable.")] = None,
+    fault: Fault = None,
+) -> None:
+    """Our own board: transmitter or receiver (serial or TCP), with A/B firmware slots."""
+    _one_place(pty, listen)
+    role = Role.RECEIVER if receiver else Role.TRANSMITTER
+    trusted = tuple(load_public(path) for path in trust or ())
+    _run(BoardSim(role, pty=pty, listen=_place(listen), seed=seed, trusted=trusted), fault)
 
 
 def _one_place(pty: str | None, listen: str | None) -> None:

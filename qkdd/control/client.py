@@ -16,6 +16,7 @@ from qkdd.control.errors import NoDaemon
 from qkdd.control.events import Event
 from qkdd.core.errors import QkddError
 
+DEFAULT_SOCKET = "/run/qkdd/control.sock"
 QUICK_S = 10.0
 PATIENT_S = 900.0  # a calibration turns paddles and waits for blocks
 

@@ -18,11 +18,11 @@ from rich.console import Console, RenderableType
 
 from qkdd import __version__
 from qkdd.control import show
-from qkdd.control.client import ControlClient, Refused
+from qkdd.control.client import DEFAULT_SOCKET, ControlClient, Refused
 from qkdd.control.errors import NoDaemon
+from qkdd.control.firmware_cli import app as firmware_app
 from qkdd.core.errors import QkddError
 
-DEFAULT_SOCKET = "/run/qkdd/control.sock"
 EXIT_NO, EXIT_NO_DAEMON = 1, 3
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 calibrate_app = typer.Typer(help="Calibrate optics.", no_args_is_help=True)
 app.add_typer(calibrate_app, name="calibrate")
+app.add_typer(firmware_app, name="firmware")
 
 _console = Console(highlight=False, soft_wrap=True)
 _complaints = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)

@@ -15,6 +15,7 @@ from qkdd.control import views
 from qkdd.control.access import Role
 from qkdd.control.errors import BadRequest
 from qkdd.control.events import Event
+from qkdd.control.firmware_views import FirmwareOrder, FirmwareView, ImageView
 
 MAX_BLOCKS = 1000
 
@@ -117,6 +118,30 @@ async def _log_level(node: views.NodeControl, call: Call) -> Any:
     return node.set_log_level(call.body.level)
 
 
+async def _firmware(node: views.NodeControl, _call: Call) -> Any:
+    return await node.firmware.list_boards()
+
+
+async def _firmware_verify(node: views.NodeControl, call: Call) -> Any:
+    return node.firmware.verify(call.body.image, call.body.devices)
+
+
+async def _firmware_stage(node: views.NodeControl, call: Call) -> Any:
+    return await node.firmware.stage(call.body.image, call.body.devices)
+
+
+async def _firmware_update(node: views.NodeControl, call: Call) -> Any:
+    return await node.firmware.update(call.body.image, call.body.devices)
+
+
+async def _firmware_rollback(node: views.NodeControl, call: Call) -> Any:
+    return await node.firmware.rollback(call.body.devices)
+
+
+def _firmware_post(verb: str, summary: str, answer: Any, handler: Handler) -> Route:
+    return Route("POST", f"/v1/firmware/{verb}", Role.ADMIN, summary, answer, handler, body=FirmwareOrder)
+
+
 V, A = Role.VIEW, Role.ADMIN
 _LIMIT = Query("limit", 1, MAX_BLOCKS, 20, "How many, newest first.")
 _SINCE = Query(
@@ -152,4 +177,14 @@ ROUTES: tuple[Route, ...] = (
         _log_level,
         body=views.LogLevel,
     ),
+    Route("GET", "/v1/firmware", V, "Firmware of the node's own boards.", list[FirmwareView], _firmware),
+    _firmware_post("verify", "Check an image's signature and which boards it fits.", list[ImageView], _firmware_verify),
+    _firmware_post("stage", "Bring an image into the boards' free slots.", views.Done, _firmware_stage),
+    _firmware_post(
+        "update",
+        "Update boards, canary group first; rolls back by itself on degradation.",
+        views.Done,
+        _firmware_update,
+    ),
+    _firmware_post("rollback", "Go back to the firmware in the other slot.", views.Done, _firmware_rollback),
 )

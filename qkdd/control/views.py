@@ -6,11 +6,14 @@ The structures are the JSON bodies, and the OpenAPI document is made from them. 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from qkdd.control.events import EventHub
+
+if TYPE_CHECKING:
+    from qkdd.control.firmware_views import FirmwareControl
 
 Scalar = str | float | int | bool | None
 
@@ -187,6 +190,9 @@ class NodeControl(Protocol):
 
     @property
     def events(self) -> EventHub: ...
+
+    @property
+    def firmware(self) -> FirmwareControl: ...
 
     def status(self) -> StatusView: ...
 

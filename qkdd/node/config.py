@@ -27,6 +27,7 @@ from qkdd.keys import KeysConfig
 from qkdd.link.config import LinkConfig
 from qkdd.node.calibration import CalibrationConfig
 from qkdd.node.devices import CountsConfig
+from qkdd.node.firmware import FirmwareConfig
 from qkdd.node.roles import ROLES, plays
 from qkdd.node.supervisor import BackoffConfig
 from qkdd.peer.config import PeerConfig
@@ -65,6 +66,7 @@ class NodeConfig(Section, frozen=True):
     keys: KeysConfig
     telemetry: TelemetryConfig | None = None
     calibration: CalibrationConfig = CalibrationConfig()
+    firmware: FirmwareConfig = FirmwareConfig()
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         for key, problem, remedy in check_devices(self.devices):
@@ -81,6 +83,9 @@ def _device_names(config: NodeConfig) -> Iterator[tuple[str, str, str]]:
         name = getattr(config.link, role)
         if name is not None and name not in config.devices:
             yield f"link.{role}", f"there is no device {name!r}", f"there are: {known}"
+    for name in config.firmware.canary:
+        if name not in config.devices:
+            yield "firmware.canary", f"there is no device {name!r}", f"there are: {known}"
 
 
 def _addresses(config: NodeConfig) -> Iterator[tuple[str, str, str]]:
@@ -114,7 +119,7 @@ def load_node(path: Path, environment: Mapping[str, str] = os.environ) -> NodeCo
     Nothing is opened, no device is touched.
     """
     config = absolute(core_config.load(path, NodeConfig), path.resolve().parent, environment)
-    findings = list(_credentials(config))
+    findings = [*_credentials(config), *_trusted(config)]
     drivers = _build_all(config, findings)
     findings += _roles(config, drivers)
     findings += _resolution(config, drivers)
@@ -148,6 +153,7 @@ def absolute(config: NodeConfig, base: Path, environment: Mapping[str, str]) -> 
         control=replace(config.control, socket=place(config.control.socket)),
         peer=files(config.peer),
         keys=files(config.keys),
+        firmware=replace(config.firmware, trust=tuple(place(path) for path in config.firmware.trust)),
     )
 
 
@@ -161,6 +167,11 @@ def _credentials(config: NodeConfig) -> Iterator[Finding]:
             text = getattr(section, field, None)
             if text:
                 yield from _readable(f"{name}.{field}", Path(text), private=field == "key")
+
+
+def _trusted(config: NodeConfig) -> Iterator[Finding]:
+    for path in config.firmware.trust:
+        yield from _readable("firmware.trust", Path(path), private=False)
 
 
 def _readable(key: str, path: Path, *, private: bool) -> Iterator[Finding]:

@@ -145,13 +145,17 @@ class Devices:
         for name in self.slots:
             self._supervisor.forget(name)
 
+    def build(self, name: str) -> Driver:
+        """A closed driver of the device; no I/O."""
+        return build(name, self._slot(name).config, self._clock, self._meter, allow=self._allow)
+
     def _life(self, name: str) -> Callable[[Callable[[], None]], Any]:
         slot = self.slots[name]
 
         async def life(up: Callable[[], None]) -> None:
             labels = {"device": name, "driver": slot.config.driver}
             self._meter.set("qkdd_device_up", 0, **labels)
-            driver = build(name, slot.config, self._clock, self._meter, allow=self._allow)
+            driver = self.build(name)
 
             def came_up() -> None:
                 self._meter.set("qkdd_device_up", 1, **labels)

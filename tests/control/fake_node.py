@@ -5,6 +5,7 @@ from __future__ import annotations
 from qkdd.control import views
 from qkdd.control.errors import NotFound, NotNow
 from qkdd.control.events import EventHub
+from qkdd.control.firmware_views import FirmwareSlotView, FirmwareView, ImageView
 from qkdd.core.clock import Clock
 
 LINK = views.LinkView(
@@ -23,6 +24,41 @@ KEYS = views.KeysView(
 OFFLINE = views.ErrorView(code="QKD-DEV-OFFLINE", message="tagger on [tty]: gone", remedy="plug it in")
 
 
+class FakeFirmware:
+    """Implements `qkdd.control.firmware_views.FirmwareControl`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, list[str]]] = []
+
+    async def list_boards(self) -> list[FirmwareView]:
+        slot = FirmwareSlotView(name="A", state="confirmed", version="2.0.0", counter=1)
+        empty = FirmwareSlotView(name="B", state="empty", version="", counter=0)
+        return [
+            FirmwareView(
+                device="tx", model="QKDD-TX1", version="2.0.0", running="A", trial="", rollback_counter=1,
+                slots=[slot, empty], received=0, size=0,
+            )
+        ]  # fmt: skip
+
+    def verify(self, image: str, devices: list[str]) -> list[ImageView]:
+        self.asked.append(("verify", image, devices))
+        return [
+            ImageView(device="tx", model="QKDD-TX1", version="2.1.0", counter=2, size=9, digest="00", signer="ab" * 32)
+        ]
+
+    async def stage(self, image: str, devices: list[str]) -> views.Done:
+        self.asked.append(("stage", image, devices))
+        return views.Done(message="staged on tx")
+
+    async def update(self, image: str, devices: list[str]) -> views.Done:
+        self.asked.append(("update", image, devices))
+        raise NotNow("the link makes key")
+
+    async def rollback(self, devices: list[str]) -> views.Done:
+        self.asked.append(("rollback", "", devices))
+        return views.Done(message="rolled back: tx")
+
+
 class FakeNode:
     """Implements `qkdd.control.views.NodeControl`."""
 
@@ -31,6 +67,7 @@ class FakeNode:
         self.healthy = healthy
         self.asked: list[str] = []
         self.broken = False
+        self.firmware = FakeFirmware()
 
     def status(self) -> views.StatusView:
         part = views.PartView(

@@ -41,11 +41,16 @@ static uint32_t *turns_of(const uint64_t *frame, const head *h, size_t pass) {
     return (uint32_t *)((uint64_t *)frame + HEAD_WORDS + (1 + h->passes) * h->words + pass * turn_words(h));
 }
 
+/* Rows of the frame and of its transposed, in whole squares of 64 by 64. */
+static size_t across(const head *h) { return (size_t)(h->row + 63) / 64; }
+static size_t down(const head *h) { return (size_t)(h->rows + 63) / 64; }
+static size_t square_words(const head *h) { return h->row % 64 ? 0 : 64 * across(h) * down(h); }
+
 size_t qkdd_cascade_workspace(size_t n, size_t passes) {
     if (n < 1 || n >= MAX_SIZE || passes < 1 || passes > MAX_PASSES) return 0;
     head h = {0};
     h.row = shape(n, &h.rows, &h.rest);
-    return HEAD_WORDS + (1 + passes) * packed_words(n) + passes * turn_words(&h);
+    return HEAD_WORDS + (1 + passes) * packed_words(n) + passes * turn_words(&h) + 2 * square_words(&h);
 }
 
 /* splitmix64: Steele, Lea, Flood, OOPSLA 2014. */
@@ -140,26 +145,80 @@ qkdd_status qkdd_cascade_open(uint64_t *frame, size_t frame_size, const uint8_t 
     return QKDD_OK;
 }
 
+/* Bit by bit, for frames whose rows are not whole words. */
+static void build_small(const permutation *p, const uint64_t *bits, uint64_t *copy) {
+    uint32_t size = (p->rows - 1) * p->row + p->rest;
+    for (uint32_t permuted = 0; permuted < size; permuted++) {
+        uint32_t from = backward(p, permuted);
+        copy[permuted / 64] |= ((bits[from / 64] >> (from % 64)) & 1) << (permuted % 64);
+    }
+}
+
+#define LINE_WORDS 736 /* a row or column of the largest frame: 46 400 bits, and a word more */
+
+static inline uint64_t bits_at(const uint64_t *words, size_t place) {
+    uint64_t low = words[place / 64] >> (place % 64);
+    return place % 64 ? low | words[place / 64 + 1] << (64 - place % 64) : low;
+}
+
+/* Turn the first `length` bits of a line up by `turn` places; what lies behind them must be, and stays, 0. */
+static void turn_line(uint64_t *line, size_t length, size_t turn, uint64_t *twice) {
+    if (turn == 0) return;
+    size_t words = (length + 63) / 64, shift = length % 64;
+    /* the line twice in a row */
+    memcpy(twice, line, words * sizeof *twice);
+    if (shift == 0) {
+        memcpy(twice + words, line, words * sizeof *twice);
+    } else {
+        twice[words - 1] |= line[0] << shift;
+        for (size_t i = 1; i < words; i++) twice[words + i - 1] = line[i - 1] >> (64 - shift) | line[i] << shift;
+        twice[2 * words - 1] = line[words - 1] >> (64 - shift);
+    }
+    twice[2 * words] = 0;
+    size_t from = length - turn;
+    for (size_t i = 0; i < words; i++) line[i] = bits_at(twice, from + 64 * i);
+    if (shift) line[words - 1] &= ~(uint64_t)0 >> (64 - shift);
+}
+
+/* By whole words: the columns are turned as rows of the transposed matrix. */
+static void build_large(const permutation *p, const uint64_t *bits, size_t bit_words, size_t wide, size_t high,
+                        uint64_t *copy, uint64_t *rows, uint64_t *columns) {
+    uint64_t twice[2 * LINE_WORDS];
+    void (*transpose)(const uint64_t *, size_t, uint64_t *, size_t) = qkdd_kernels()->transpose;
+    memcpy(rows, bits, bit_words * sizeof *rows);
+    memset(rows + bit_words, 0, (64 * wide * high - bit_words) * sizeof *rows);
+    transpose(rows, wide, columns, high);
+    for (uint32_t x = 0; x < p->row; x++) turn_line(columns + x * high, p->rows - (x >= p->rest), p->down[x], twice);
+    transpose(columns, high, rows, wide);
+    for (uint32_t y = 0; y < p->rows; y++)
+        turn_line(rows + y * wide, y + 1 == p->rows ? p->rest : p->row, p->right[y], twice);
+    transpose(rows, wide, columns, high);
+    size_t place = 0;
+    for (uint32_t x = 0; x < p->row; x++) { /* one column behind the other */
+        size_t length = p->rows - (x >= p->rest);
+        const uint64_t *line = columns + x * high;
+        uint64_t *to = copy + place / 64;
+        unsigned shift = place % 64;
+        for (size_t i = 0; i < (length + 63) / 64; i++) {
+            to[i] |= line[i] << shift;
+            if (shift && shift + length > 64 * (i + 1)) to[i + 1] = line[i] >> (64 - shift);
+        }
+        place += length;
+    }
+    wipe(twice, sizeof twice);
+}
+
 /* A pass's copy is made when it is first asked for: most frames never reach the last passes. */
 static void build(uint64_t *frame, size_t pass) {
     head *h = (head *)frame;
     if (h->built >> pass & 1) return;
     permutation p = permutation_of(frame, h, pass);
-    const uint64_t *bits = frame + HEAD_WORDS;
     uint64_t *copy = copy_of(frame, h, pass);
-    uint32_t permuted = 0;
-    for (uint32_t x = 0; x < p.row; x++) {
-        uint32_t height = p.rows - (x >= p.rest);
-        for (uint32_t y = 0; y < height; y++, permuted++) {
-            uint32_t length = y + 1 == p.rows ? p.rest : p.row;
-            uint32_t from_x = x + length - p.right[y];
-            from_x -= from_x >= length ? length : 0;
-            uint32_t from_height = p.rows - (from_x >= p.rest);
-            uint32_t from_y = y + from_height - p.down[from_x];
-            from_y -= from_y >= from_height ? from_height : 0;
-            uint32_t from = from_y * p.row + from_x;
-            copy[permuted / 64] |= ((bits[from / 64] >> (from % 64)) & 1) << (permuted % 64);
-        }
+    if (square_words(h)) {
+        uint64_t *rows = (uint64_t *)turns_of(frame, h, h->passes), *columns = rows + square_words(h);
+        build_large(&p, frame + HEAD_WORDS, h->words, across(h), down(h), copy, rows, columns);
+    } else {
+        build_small(&p, frame + HEAD_WORDS, copy);
     }
     h->built |= (uint64_t)1 << pass;
 }

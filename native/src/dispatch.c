@@ -33,12 +33,14 @@ static void choose(qkdd_variant variant) {
         chosen.unpack_words = qkdd_avx2_unpack_words;
         chosen.sorted = qkdd_avx2_sorted;
         chosen.map_times = qkdd_avx2_map_times;
+        chosen.transpose = qkdd_avx2_transpose;
     }
     if (variant >= QKDD_AVX512) {
         chosen.pack_words = qkdd_avx512_pack_words;
         chosen.unpack_words = qkdd_avx512_unpack_words;
         chosen.sorted = qkdd_avx512_sorted;
         chosen.map_times = qkdd_avx512_map_times;
+        chosen.transpose = qkdd_avx512_transpose;
     }
     /* the first processors with AVX-512 multiply 128 bits at a time only */
     if (variant >= QKDD_AVX512 && __builtin_cpu_supports("vpclmulqdq")) {

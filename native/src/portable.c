@@ -85,4 +85,5 @@ const qkdd_kernel_table qkdd_portable_table = {
     .unpack_words = qkdd_portable_unpack_words,
     .sorted = portable_sorted,
     .map_times = portable_map_times,
+    .transpose = portable_transpose,
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Template of the loops over times that the compiler makes vectors of; included once for every variant with TARGET and
- * PREFIX(name). All variants round alike: one multiplication, one addition, one rounding to the nearest, in doubles. */
+ * Template of the loops over times and bit matrices that the compiler makes vectors of; included once for every variant with
+ * TARGET and PREFIX(name). All variants round alike: one multiplication, one addition, one rounding to the nearest, in doubles. */
 
 TARGET int PREFIX(sorted)(const int64_t *t, size_t n) {
     int64_t back = 0;
@@ -18,3 +18,29 @@ TARGET void PREFIX(map_times)(const int64_t *t, size_t n, double delay, double d
     }
     for (size_t i = 0; i < n; i++) mapped[i] = t[i] + (int64_t)rint(delay + drift * (double)(t[i] - origin));
 }
+
+/* Exchange the bit blocks off the diagonal: high half of v[k] with low half of v[k + step], in squares of 2 step. */
+#define EXCHANGE(step, mask)                                              \
+    for (unsigned k = 0; k < 64; k += 2 * (step))                         \
+        for (unsigned i = k; i < k + (step); i++) {                       \
+            uint64_t both = ((v[i] >> (step)) ^ v[i + (step)]) & (mask);  \
+            v[i] ^= both << (step);                                       \
+            v[i + (step)] ^= both;                                        \
+        }
+
+/* out[x][y] = in[y][x] for a matrix of 64 rows by 64 columns of bits in every square; rows of in_words and out_words words. */
+TARGET void PREFIX(transpose)(const uint64_t *in, size_t in_words, uint64_t *out, size_t out_words) {
+    for (size_t y = 0; y < out_words; y++)
+        for (size_t x = 0; x < in_words; x++) {
+            uint64_t v[64];
+            for (size_t i = 0; i < 64; i++) v[i] = in[(64 * y + i) * in_words + x];
+            EXCHANGE(32, 0x00000000FFFFFFFFu)
+            EXCHANGE(16, 0x0000FFFF0000FFFFu)
+            EXCHANGE(8, 0x00FF00FF00FF00FFu)
+            EXCHANGE(4, 0x0F0F0F0F0F0F0F0Fu)
+            EXCHANGE(2, 0x3333333333333333u)
+            EXCHANGE(1, 0x5555555555555555u)
+            for (size_t i = 0; i < 64; i++) out[(64 * x + i) * out_words + y] = v[i];
+        }
+}
+#undef EXCHANGE

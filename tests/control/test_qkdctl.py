@@ -73,6 +73,10 @@ def run(*arguments: str, **env: str) -> Any:
         (["calibrate", "polarization"], ["12.00 % → 1.60 %", "31 measurements", "1 min 15 s"]),
         (["drain"], ["drained", "block 7 was finished"]),
         (["reload"], ["reloaded"]),
+        (["firmware", "list"], ["tx", "QKDD-TX1", "2.0.0 in A", "confirmed (1)"]),
+        (["firmware", "verify", "image"], ["tx: QKDD-TX1 2.1.0, counter 2", "abab"]),
+        (["firmware", "stage", "image", "tx"], ["staged on tx"]),
+        (["firmware", "rollback", "tx"], ["rolled back: tx"]),
         (["log-level", "debug"], ["log level debug"]),
     ],
 )
@@ -142,3 +146,11 @@ def test_every_command_has_an_example() -> None:
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert show.duration(seconds) == text
+
+
+def test_firmware_update_says_why_not(daemon: tuple[Any, str]) -> None:
+    node, path = daemon
+    result = run("--socket", path, "firmware", "update", "image", "tx")
+    assert result.exit_code == 1
+    assert "QKD-CTL-NOT-NOW" in result.stderr
+    assert node.firmware.asked == [("update", str(Path("image").resolve()), ["tx"])]

@@ -15,7 +15,7 @@ from qkdd_fwbridge.errors import Malformed, SourceFailed
 from qkdd_fwbridge.frames import SEQUENCES, Frame, FrameDecoder
 from qkdd_fwbridge.layout import Message
 from qkdd_fwbridge.messages import Alarm, Capability, Reason, Role, State
-from qkdd_fwbridge.symbols import U8, answer_demand
+from qkdd_fwbridge.symbols import MAX_DEMAND, U8, answer_demand
 
 from qkdd.core.errors import QkddError
 from qkdd.kernels import gap_decode
@@ -25,6 +25,7 @@ from qkdd_drivers.qkdd_board.emission import Emission, OnPulses
 
 HARDWARE = 1
 _SECOND = 1 << 16
+_FAR = 1 << 62  # slots beyond this number do not fit into the arithmetic
 ABLE = (
     Capability.FULL_STREAM
     | Capability.ON_DEMAND
@@ -247,11 +248,11 @@ class Board:
         if e.mode is not m.Mode.ON_DEMAND:
             raise Refuse(Reason.NOT_ABLE, "the stream is not on demand")
         e.poll(now)
-        offsets = gap_decode(request.gaps, request.count)
-        if len(offsets) and (np.any(np.diff(offsets) <= 0) or int(offsets[-1]) > (1 << 62)):
-            raise Refuse(Reason.FORMAT, "slots do not rise")
-        if request.base > (1 << 62) or not 0 < request.count <= 65536:
+        if request.base >= _FAR or not 0 < request.count <= MAX_DEMAND:
             raise Refuse(Reason.RANGE, "base or count")
+        offsets = gap_decode(request.gaps, request.count)
+        if np.any(np.diff(offsets) <= 0) or int(offsets[-1]) >= _FAR:
+            raise Refuse(Reason.FORMAT, "slots do not rise, or are too far away")
         here, values = e.window(offsets + np.int64(request.base))
         self._send(answer_demand(about, here, values, e.oldest, e.next_slot))
 

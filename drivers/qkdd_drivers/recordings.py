@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from qkdd import kernels
-from qkdd.device.tags import TagBlock
+from qkdd.device.tags import TagBlock, in_order
 from qkdd_drivers.s15_tdc1.protocol import UNIT_PS, WRAP_UNITS
 
 
@@ -30,23 +30,25 @@ def read_tdc1_text(path: Path) -> TagBlock:
 
 
 def read_a1(path: Path, *, swapped: bool) -> TagBlock:
-    """A binary a1 stream (`readevents7 -a 1`, with `swapped` also -X): sorted, picoseconds since the first record.
+    """A binary a1 stream (`readevents7 -a 1`, with `swapped` also -X), picoseconds since the earliest record.
 
-    Dummies are dropped. Raises ValueError when the file is no whole number of records.
+    Dummies are dropped. A file is one buffer of its tagger: records that were written after a later one are put into their
+    place and counted in `reordered`, so that the block keeps the contract of a stream. Raises ValueError when the file is no
+    whole number of records.
     """
     data = path.read_bytes()
     if len(data) % 8:
         raise ValueError(f"{path}: {len(data)} bytes are no whole number of 8-byte records")
     times, patterns, dummies = kernels.decode_a1(data, swapped)
-    times, patterns = times[~dummies], patterns[~dummies]
-    order = np.argsort(times, kind="stable")
-    return _block(times[order], patterns[order])
+    return _block(*in_order(times[~dummies], patterns[~dummies]))
 
 
 def _block(
-    times: np.ndarray[tuple[int], np.dtype[np.int64]], patterns: np.ndarray[tuple[int], np.dtype[np.uint8]]
+    times: np.ndarray[tuple[int], np.dtype[np.int64]],
+    patterns: np.ndarray[tuple[int], np.dtype[np.uint8]],
+    reordered: int = 0,
 ) -> TagBlock:
     if not len(times):
         return TagBlock(np.empty(0, np.int64), np.empty(0, np.uint8), 0)
     stamps, channels = kernels.expand_patterns(times - times[0], patterns & np.uint8(15))
-    return TagBlock(stamps, channels, int(times[-1] - times[0]))
+    return TagBlock(stamps, channels, int(times[-1] - times[0]), reordered=reordered)

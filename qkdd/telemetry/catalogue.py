@@ -91,6 +91,12 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         ),
         _counter("qkdd_tagger_tags_total", "1", "Clicks decoded from a time tagger's stream.", "device"),
         _counter("qkdd_tagger_tags_lost_total", "1", "Clicks that a time tagger is known to have lost.", "device"),
+        _counter(
+            "qkdd_tagger_reordered_total",
+            "1",
+            "Clicks that a time tagger gave after a later one; they were put into their place, none is lost.",
+            "device",
+        ),
         _counter("qkdd_tagger_faults_total", "1", "Faults of a tag stream, by stable code.", "device", "code"),
         _counter("qkdd_device_errors_total", "1", "Errors of a device's exchanges, by stable code.", "device", "code"),
     ),

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qkdd_drivers.recordings import read_a1, read_tdc1_text
 
-from qkdd import kernels
 from qkdd.core.counters import RecordingMeter
 from qkdd.device.tags import StreamStart, TagBlock
 from qkdd.link.acquisition import Acquisition
 from qkdd.link.errors import RegisterTimeout, TagsLost
 from qkdd.testing.clock import FakeClock
 
+FOLDER = Path(__file__).parents[2] / ".." / "shared" / "data" / "timestamps"
 CHANNELS = {"H": 0, "V": 1, "D": 2, "A": 3}
-RECORDINGS = Path(__file__).parents[2].parent / "shared" / "data" / "timestamps"
 
 
 class Script:
@@ -151,34 +151,49 @@ def test_position_follows_the_stream_between_reads():
     play([tags([10], 100)], body)
 
 
+# clicks per input, as the README of the recordings counts them; the a1 word order (None: text of a TDC1)
+RECORDINGS = {
+    "timestamp7_c1234.Aa1.ts": ([614 + 3 + 2 + 2, 481 + 3 + 2 + 2, 476 + 3 + 2, 417 + 3 + 2], False),
+    "timestamp7_c14_rollover.Aa1fX.ts": ([431, 0, 0, 431], True),
+    "pys15_test.raw": ([103, 82, 0, 0], True),
+    "tdc1_periodic_500ns.txt": ([70_000, 0, 0, 0], None),
+}
+
+
+def reads(block: TagBlock, count: int) -> list[TagBlock]:
+    """The recording as a tagger gives it: `count` reads of equal time."""
+    ends = [block.until * k // count for k in range(1, count)] + [block.until]
+    cuts = [0, *np.searchsorted(block.times, ends, side="right")]
+    return [
+        TagBlock(block.times[first:last], block.channels[first:last], end)
+        for first, last, end in zip(cuts[:-1], cuts[1:], ends, strict=True)
+    ]
+
+
 @pytest.mark.recordings
-@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings in ../shared/data/timestamps are not there")
-@pytest.mark.parametrize(
-    ("name", "swapped", "clicks"),
-    [("timestamp7_c1234.Aa1.ts", False, 2012), ("pys15_test.raw", True, 185)],
-)
-def test_real_recordings_pass_through_acquisition(name, swapped, clicks):
-    times, patterns, dummies = kernels.decode_a1((RECORDINGS / name).read_bytes(), swapped)
-    times, patterns = times[~dummies], patterns[~dummies]
-    origin = int(times[0])
-    times, channels = kernels.expand_patterns(times - origin, patterns)
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="the recordings in ../shared/data/timestamps are not there")
+@pytest.mark.parametrize("count", [1, 17])
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_a_recording_passes_through_the_acquisition(name: str, count: int) -> None:
+    per_detector, swapped = RECORDINGS[name]
+    path = FOLDER / name
+    block = read_tdc1_text(path) if swapped is None else read_a1(path, swapped=swapped)
 
-    async def body(acquisition, clock, meter):
-        assert len(acquisition.take(0, int(times[-1]) + 1)) == clicks
+    async def main() -> None:
+        meter, clock = RecordingMeter(), FakeClock()
+        acquisition = Acquisition(Script(reads(block, count)), CHANNELS, clock, meter, "a-b", 10**15)
+        await acquisition.start()
+        await clock.settle()
+        try:
+            clicks = acquisition.take(0, block.until + 1)
+            assert np.bincount(clicks.detectors, minlength=4).tolist() == [
+                per_detector[CHANNELS[detector]] for detector in ("H", "V", "D", "A")
+            ]
+            assert bool(np.all(np.diff(clicks.times) >= 0))
+            assert meter.total("qkdd_link_clicks_total") == sum(per_detector)
+            assert meter.total("qkdd_link_tags_lost_total") == 0
+            assert acquisition.dropped == 0
+        finally:
+            await acquisition.stop()
 
-    play([TagBlock(times, channels, int(times[-1]) + 1)], body, keep=10**13)
-
-
-@pytest.mark.recordings
-@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings in ../shared/data/timestamps are not there")
-def test_a_recording_that_is_out_of_order_is_refused():
-    data = (RECORDINGS / "timestamp7_c14_rollover.Aa1fX.ts").read_bytes()
-    times, patterns, dummies = kernels.decode_a1(data, True)
-    keep = ~dummies
-    times, channels = times[keep] - int(times[keep].min()), patterns[keep] >> 3
-
-    async def body(acquisition, clock, meter):
-        with pytest.raises(TagsLost):
-            acquisition.take(0, 10**9)
-
-    play([TagBlock(times, channels.astype(np.uint8), int(times.max()) + 1)], body, keep=10**13)
+    asyncio.run(main())

@@ -115,6 +115,8 @@ class Tdc1(Driver):
         self._meter.add("qkdd_tagger_tags_total", len(block), device=self.name)
         if block.lost:
             self._meter.add("qkdd_tagger_tags_lost_total", block.lost, device=self.name)
+        if block.reordered:
+            self._meter.add("qkdd_tagger_reordered_total", block.reordered, device=self.name)
         for code in block.faults:
             self._meter.add("qkdd_tagger_faults_total", device=self.name, code=code)
         return block

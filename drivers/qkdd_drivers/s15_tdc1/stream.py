@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from qkdd import kernels
 from qkdd.device.errors import TagsLost, TagsSlipped
-from qkdd.device.tags import TagBlock
+from qkdd.device.tags import TagBlock, in_order
 from qkdd_drivers.s15_tdc1.protocol import DUMMY, DUMMY_UNITS, PATTERN, UNIT_PS, WRAP_UNITS
 
 Words = NDArray[np.uint32]
@@ -120,14 +120,11 @@ class TagStream:
         lost: int,
         faults: set[str],
     ) -> TagBlock:
-        stamps, channels = np.empty(0, np.int64), np.empty(0, np.uint8)
+        stamps, channels, reordered = np.empty(0, np.int64), np.empty(0, np.uint8), 0
         if times:
             stamps, channels = kernels.expand_patterns(np.concatenate(times), np.concatenate(patterns))
-            stamps = stamps - (self._origin or 0)
-            if len(stamps) > 1 and bool(np.any(stamps[1:] < stamps[:-1])):  # disorder between inputs
-                order = np.argsort(stamps, kind="stable")
-                stamps, channels = stamps[order], channels[order]
-        return TagBlock(stamps, channels, self._until, lost, tuple(sorted(faults)))
+            stamps, channels, reordered = in_order(stamps - (self._origin or 0), channels)
+        return TagBlock(stamps, channels, self._until, lost, tuple(sorted(faults)), reordered)
 
     def _slower(self, words: Words) -> bool:
         """Whether the last records come far slower than before: they may be read at a wrong offset."""

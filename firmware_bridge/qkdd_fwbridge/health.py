@@ -17,7 +17,7 @@ from qkdd_fwbridge.errors import SourceFailed
 ALPHA_LOG2 = -30
 WINDOW = 1024
 STARTUP = 1024
-"""Samples that must pass before the first one is used (4.3, requirement 4)."""
+"""Samples that must pass before the first one is used (start-up tests, 4.3)."""
 
 
 def repetition_cutoff(entropy: float, alpha_log2: int = ALPHA_LOG2) -> int:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qkdd_drivers.qkdd_board.emission import Emission
 from qkdd_fwbridge import symbols as s
 from qkdd_fwbridge import versions
 from qkdd_fwbridge.errors import FirmwareUnsupported, Malformed, SourceFailed, SymbolsContradict
 from qkdd_fwbridge.health import HealthTest, proportion_cutoff, repetition_cutoff
-from qkdd_fwbridge.messages import Capability, Symbols, Welcome
+from qkdd_fwbridge.messages import Capability, Mode, Randomness, Symbols, Welcome
 from qkdd_fwbridge.randomness import HealthTestedSource
 
 symbol_lists = st.lists(st.integers(0, 15).filter(lambda v: v & 3 != 3), max_size=99)
@@ -72,6 +73,34 @@ def test_credit_is_given_when_half_is_used() -> None:
     assert granted.total == 160
 
 
+def test_symbols_lost_at_the_very_end_do_not_block_the_stream() -> None:
+    """All credit is used up by frames that the cable lost: the board's sign of life shows it, and credit comes back."""
+    board = Emission(
+        Mode.FULL,
+        Randomness.QRNG,
+        100,
+        1000.0,
+        (0, 65536, 65536),
+        0.0,
+        secrets.token_bytes,
+        bytearray(),
+        lambda f, v: None,
+    )
+    stream = s.SymbolStream(0, 100)
+    board.poll(0.5)
+    assert sum(frame.count for frame in board.frames()) == 100  # the cable loses them
+    board.poll(0.9)
+    (sign,) = board.frames()
+    assert stream.take(sign).lost == 100
+    granted = stream.credit()
+    assert granted is not None
+    board.credit(granted.total)
+    board.poll(1.0)
+    (frame,) = board.frames()
+    block = stream.take(frame)
+    assert (block.first_slot, len(block.bit), block.lost) == (900, 100, 0)
+
+
 # Versions
 
 
@@ -114,9 +143,10 @@ def test_the_table_has_no_overlap() -> None:
 
 
 def test_cutoffs_of_the_literature() -> None:
-    """SP 800-90B (second draft, 2016), table 2 of 6.5.1.2 for binary data; and a widely used table for W = 512, 2^-30.
+    """Binary, W = 1024, 2^-20: figures that circulate with drafts of SP 800-90B (document not at hand, so not re-read).
 
-    The latter starts from a corrected formula (first sample always counted), which is at most one higher.
+    W = 512, 2^-30: the table in the Linux kernel's crypto/jitterentropy.c, which starts from a corrected formula (UL's comment
+    10b on SP 800-90B: the first sample always counts) and so is at most one higher than the standard's own.
     """
     for entropy, cutoff in ((0.2, 941), (0.4, 840), (0.6, 748), (0.8, 664), (1.0, 589)):
         assert proportion_cutoff(entropy, 1024, -20) == cutoff

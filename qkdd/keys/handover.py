@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -197,7 +198,7 @@ class HandOver:
         try:
             async with (
                 self._clock.deadline(self._config.answer_deadline),
-                self._client.post(url, data=body, headers={"Content-Type": "application/json"}) as response,
+                self._client.post(url, data=io.BytesIO(body), headers={"Content-Type": "application/json"}) as response,
             ):
                 return response.status, await response.content.read(_ANSWER_LIMIT)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

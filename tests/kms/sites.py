@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import socket
 import uuid
@@ -40,10 +41,10 @@ def _listener(paths: CredentialPaths, listen: str) -> dict[str, Any]:
     }
 
 
-def kms_config(pki: DemoPki, site: str, state: Path, ports: dict[str, int], **limits: Any) -> KmsConfig:
+def kms_tree(pki: DemoPki, site: str, state: Path, ports: dict[str, int], **limits: Any) -> dict[str, Any]:
     other = SITES[1 - SITES.index(site)]
     own = f"kms-{site}"
-    tree = {
+    return {
         "kms": {"id": own, "state_directory": str(state), "master_key": str(pki.master_keys[own])},
         "node_plane": {**_listener(pki.post_quantum[own], "127.0.0.1:0"), "nodes": [site]},
         "kms_plane": _listener(pki.post_quantum[own], f"127.0.0.1:{ports[site]}"),
@@ -59,7 +60,10 @@ def kms_config(pki: DemoPki, site: str, state: Path, ports: dict[str, int], **li
         ],
         "limits": limits,
     }
-    return msgspec.convert(tree, KmsConfig, dec_hook=units.dec_hook)
+
+
+def kms_config(pki: DemoPki, site: str, state: Path, ports: dict[str, int], **limits: Any) -> KmsConfig:
+    return msgspec.convert(kms_tree(pki, site, state, ports, **limits), KmsConfig, dec_hook=units.dec_hook)
 
 
 def _profile(paths: CredentialPaths, suite: str = "post-quantum") -> TlsProfile:
@@ -116,7 +120,8 @@ class Sites:
             **changes,
         }
         host, port = self.servers[site].addresses["node_plane"]
-        async with self.client(site).post(f"https://{host}:{port}/kmapi/v1/ext_keys", json=body) as response:
+        data = io.BytesIO(json.dumps(body).encode())
+        async with self.client(site).post(f"https://{host}:{port}/kmapi/v1/ext_keys", data=data) as response:
             return response.status, await response.json(content_type=None)
 
     async def feed(self, index: int, size: int = 1000, sites: tuple[str, ...] = SITES) -> str:

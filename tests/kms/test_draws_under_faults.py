@@ -270,15 +270,15 @@ def test_a_stepped_wall_clock_changes_no_lifetime(tmp_path: Path) -> None:
 
 
 def test_thousands_of_concurrent_draws(tmp_path: Path) -> None:
-    """2000 draws by 64 masters on both sites while calls get lost and ownership moves: each byte at most once."""
+    """1200 draws by 64 masters on both sites while calls get lost and ownership moves: each byte at most once."""
 
     async def scenario(made: World) -> None:
-        for index in range(40):
+        for index in range(24):
             await made.feed(index, 1600)
         await made.sync()
         chance = random.Random(7)
         drawn: dict[str, dict[str, bytes]] = {site: {} for site in SITES}
-        left = {"alice": 1300, "bob": 700}
+        left = {"alice": 750, "bob": 450}
 
         async def master(site: str) -> None:
             while left[site] > 0:
@@ -295,7 +295,7 @@ def test_thousands_of_concurrent_draws(tmp_path: Path) -> None:
         await asyncio.gather(*(master(site) for site in SITES for _ in range(32)))
         both = drawn["alice"] | drawn["bob"]
         assert len(both) == len(drawn["alice"]) + len(drawn["bob"])
-        assert len(places(made, both)) >= 1900
+        assert len(places(made, both)) >= 1100
         for site, other in (SITES, SITES[::-1]):
             ids = list(drawn[site])
             parts = [ids[i : i + 100] for i in range(0, len(ids), 100)]

@@ -1,28 +1,41 @@
-"""Speed of the kernels: `python -m qkdd_native.bench --json`, one row a figure.
+"""Speed of the kernels: `qkdd bench kernels --json`, one row a figure; `--plots FOLDER` draws cost against size.
 
 CPU time of this process, median of `REPEATS`, one thread, seeded data. A row is {name, value, unit, reference, ratio, must,
-meets_must}: `reference` is the same task done beside it on this machine by numpy, or null; `must` the figure that the kernel
-is asked to reach on one core, or null.
+meets_must}: `reference` is the same task done beside it in this run by numpy, scipy or OpenSSL, or null; `must` the figure that
+the kernel is asked to reach on one core, or null.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
+from scipy import fft
 
 from qkdd_native import bits, cascade, hashing, tags, variants
 
 REPEATS = 5
-TOEPLITZ_SIZES = ((200_000, 0.5, None), (734_003, 0.4, 400.0))
+TOEPLITZ_SIZES: tuple[tuple[int, float, float | None], ...] = (
+    (200_000, 0.5, None),
+    (int(0.7 * 2**20), 0.4, 400.0),
+    (int(0.7 * 2**24), 0.4, 300.0),
+    (int(0.7 * 2**27), 0.4, 200.0),
+)
+TRANSFORM_LENGTH = 1 << 24
+HASH_SIZES = (64, 1024, 16384, 1 << 20)
 FRAME = 100_000
+PASSES = 10
 CLICKS = 1_000_000
 
 
@@ -68,7 +81,7 @@ def fft_toeplitz(key: NDArray[np.uint8], seed: NDArray[np.uint8], m: int) -> NDA
     """The same product by three real FFTs in double precision."""
     n = len(key)
     size = 1 << (n + m - 2).bit_length()
-    product = np.fft.irfft(np.fft.rfft(seed, size) * np.fft.rfft(key, size), size)[n - 1 : n - 1 + m]
+    product = fft.irfft(fft.rfft(seed, size) * fft.rfft(key, size), size)[n - 1 : n - 1 + m]
     return (np.rint(product).astype(np.int64) & 1).astype(np.uint8)
 
 
@@ -77,27 +90,44 @@ def toeplitz_rows(rng: np.random.Generator) -> Iterator[Row]:
         m = int(n * fraction)
         key = rng.integers(0, 2, n, dtype=np.uint8)
         seed = rng.integers(0, 2, n + m - 1, dtype=np.uint8)
-        ours = n / seconds(partial(hashing.toeplitz, key, seed, m)) / 1e6
-        fft = n / seconds(partial(fft_toeplitz, key, seed, m)) / 1e6
-        yield row(f"toeplitz n={n} m={m}", ours, "Mbit/s of key input", must, fft)
+        taken = seconds(partial(hashing.toeplitz, key, seed, m))
+        yield row(f"toeplitz n={n} m={m}", n / taken / 1e6, "Mbit/s of key input", must)
+        length = 1 << (n + m - 2).bit_length()
+        if length == TRANSFORM_LENGTH:
+            three = 3 * seconds(partial(fft.rfft, rng.random(length), workers=1))
+            yield row(f"toeplitz n={n} against 3 scipy real FFTs of {length}", three / taken, "times", 40.0)
+
+
+def openssl_ghash(size: int) -> float | None:
+    """GHASH in GB/s by `openssl speed`, which loops in C; None without the program."""
+    program = shutil.which("openssl")
+    if program is None:
+        return None
+    command = [program, "speed", "-mr", "-seconds", "1", "-bytes", str(size), "ghash"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(shown.strip().splitlines()[-1].split(":")[-1]) / 1e9
 
 
 def hash_rows() -> Iterator[Row]:
-    for size in (1024, 16384, 1 << 20):
+    gmac = AESGCM(bytes(16))
+    for size in HASH_SIZES:
         data = bytes(size)
-        yield row(
-            f"poly_hash {size} bytes",
-            size / seconds(partial(hashing.poly_hash, data, bytes(16))) / 1e9,
-            "GB/s",
-        )
+        ours = size / seconds(partial(hashing.poly_hash, data, bytes(16))) / 1e9
+        beside = size / seconds(partial(gmac.encrypt, bytes(12), b"", data)) / 1e9
+        yield row(f"poly_hash {size} bytes, beside GMAC by cryptography", ours, "GB/s", None, beside)
+        if size == 16384 and (ghash := openssl_ghash(size)) is not None:
+            yield row(f"poly_hash {size} bytes against `openssl speed ghash`", ours / ghash, "times", 0.9)
 
 
 def tag_rows(rng: np.random.Generator) -> Iterator[Row]:
     a, b = streams(rng)
     both = 2 * CLICKS / 1e6
-    matching = seconds(lambda: tags.match_coincidences(a, b, 2000, 0.0, 1e-7, 0))
+    a_marks, b_marks = rng.integers(0, 4, (2, CLICKS), dtype=np.uint8)
+    matching = seconds(lambda: tags.match_coincidences(a, b, 2000, 0.0, 1e-12, 0))
+    sifting = seconds(lambda: tags.sift_coincidences(a, a_marks, b, b_marks, 2000, 0.0, 1e-12, 0))
     searching = seconds(lambda: np.searchsorted(b, a))
     yield row("match_coincidences", both / matching, "Mtags/s, both sides", 220.0, both / searching)
+    yield row("sift_coincidences: match, sift, pack", both / sifting, "Mtags/s, both sides", 220.0, both / searching)
     yield row(
         "delay_histogram 2 us", both / seconds(lambda: tags.delay_histogram(a, b, -(10**6), 1000, 2000)), "Mtags/s"
     )
@@ -113,11 +143,11 @@ def frame_rows(rng: np.random.Generator) -> Iterator[Row]:
     edges = np.arange(0, FRAME - 73, 73, dtype=np.uint32)
 
     def passes() -> None:
-        frame = cascade.CascadeFrame(key, bytes(32), 4)
-        for number in range(4):
+        frame = cascade.CascadeFrame(key, bytes(32), PASSES)
+        for number in range(PASSES):
             frame.range_parities(number, edges, edges + np.uint32(73))
 
-    yield row("Cascade frame, 4 passes laid out, one side", FRAME / seconds(passes) / 1e6, "Mbit/s")
+    yield row(f"Cascade frame, {PASSES} passes laid out, one side", FRAME / seconds(passes) / 1e6, "Mbit/s", 100.0)
     packing, copying = seconds(lambda: bits.pack_bits(key)), seconds(lambda: np.packbits(key))
     yield row("pack_bits", FRAME / packing / 1e9, "Gbit/s", None, FRAME / copying / 1e9)
 
@@ -135,15 +165,23 @@ def main() -> None:
         prog="python -m qkdd_native.bench", description="Speed of the kernels on one core."
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="draw cost against size there instead (extra `plots`)"
+    )
     parser.add_argument("--variant", choices=variants.NAMES, help="force a variant (default: the fastest)")
     arguments = parser.parse_args()
     variants.select(arguments.variant)
+    if arguments.plots is not None:
+        from qkdd_native import bench_plots  # needs matplotlib, which is an extra
+
+        bench_plots.draw(arguments.plots)
+        return
     for figure in rows():
         if arguments.json:
             print(json.dumps({**asdict(figure), "variant": variants.variant()}))
         else:
             must = "" if figure.must is None else f"  must {figure.must:g}: {'yes' if figure.meets_must else 'no'}"
-            print(f"{figure.name:<45}{figure.value:>10.2f} {figure.unit}{must}")
+            print(f"{figure.name:<62}{figure.value:>10.2f} {figure.unit}{must}")
 
 
 if __name__ == "__main__":

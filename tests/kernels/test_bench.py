@@ -14,17 +14,24 @@ from qkdd import kernels
 def test_rows_have_the_agreed_form(monkeypatch, capsys, variant):
     monkeypatch.setattr(bench, "REPEATS", 1)
     monkeypatch.setattr(bench, "TOEPLITZ_SIZES", ((2000, 0.5, None), (3000, 0.4, 1e9)))
+    monkeypatch.setattr(bench, "TRANSFORM_LENGTH", 4096)
+    monkeypatch.setattr(bench, "HASH_SIZES", (64, 16384))
+    monkeypatch.setattr(bench, "openssl_ghash", lambda size: 1e9)
     monkeypatch.setattr(bench, "CLICKS", 1000)
     monkeypatch.setattr(bench, "FRAME", 1000)
     monkeypatch.setattr("sys.argv", ["bench", "--json", "--variant", variant])
+    before = kernels.variant()
     bench.main()
+    kernels.select_variant(before)
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len({row["name"] for row in rows}) == len(rows) >= 10
     for row in rows:
         assert set(row) == {"name", "value", "unit", "reference", "ratio", "must", "meets_must", "variant"}
         assert row["value"] > 0
         assert (row["must"] is None) == (row["meets_must"] is None)
-    assert rows[1]["meets_must"] is False
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["toeplitz n=3000 m=1200"]["meets_must"] is False
+    assert by_name["poly_hash 16384 bytes against `openssl speed ghash`"]["meets_must"] is False
 
 
 @pytest.mark.parametrize(("n", "m"), [(100, 50), (3000, 1200)])
@@ -32,3 +39,14 @@ def test_reference_is_the_same_product(n, m):
     rng = np.random.default_rng(n)
     key, seed = rng.integers(0, 2, n, dtype=np.uint8), rng.integers(0, 2, n + m - 1, dtype=np.uint8)
     assert (bench.fft_toeplitz(key, seed, m) == kernels.toeplitz(key, seed, m)).all()
+
+
+def test_plots_are_drawn(monkeypatch, tmp_path, variant):
+    pytest.importorskip("matplotlib", reason="the extra `plots` is not installed")
+    from qkdd_native import bench_plots
+
+    monkeypatch.setattr(bench, "REPEATS", 1)
+    monkeypatch.setattr(bench_plots, "PLOTS", tuple((name, (500, 1000), *rest) for name, _, *rest in bench_plots.PLOTS))
+    bench_plots.draw(tmp_path / "plots")
+    drawn = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert drawn == ["coincidences.svg", "poly-hash.svg", "toeplitz-memory.svg", "toeplitz.svg"]

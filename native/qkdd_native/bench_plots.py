@@ -1,0 +1,72 @@
+"""Cost of the kernels against size, drawn as SVG; called by `qkdd bench kernels --plots FOLDER`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot
+
+from qkdd_native import bench, hashing, tags
+
+# between two powers of two too: a step there would be a cliff
+TOEPLITZ = tuple(int(10**e) for e in np.arange(3, 8.01, 0.125))
+CLICKS = tuple(int(10**e) for e in np.arange(4, 7.26, 0.25))
+HASH = tuple(int(10**e) for e in np.arange(1.5, 8.01, 0.25))
+
+
+def toeplitz_cost(n: int) -> float:
+    """ns for a bit of key input at m = 0.4 n."""
+    rng = np.random.default_rng(n)
+    m = max(1, 2 * n // 5)
+    key, seed = rng.integers(0, 2, n, dtype=np.uint8), rng.integers(0, 2, n + m - 1, dtype=np.uint8)
+    return bench.seconds(partial(hashing.toeplitz, key, seed, m)) / n * 1e9
+
+
+def toeplitz_memory(n: int) -> float:
+    """Bytes of workspace for a byte of packed key input."""
+    return hashing.toeplitz_workspace(n, max(1, 2 * n // 5)) / (n / 8)
+
+
+def click_cost(n: int) -> float:
+    """ns for a click; n clicks on each side, 10^6 a second, a fifth of them in pairs."""
+    rng = np.random.default_rng(n)
+    span = n * 10**6
+    common = rng.integers(0, span, n // 5)
+    a, b = (np.sort(np.concatenate([common, rng.integers(0, span, n - len(common))])) for _ in range(2))
+    return bench.seconds(lambda: tags.match_coincidences(a, b, 2000, 0.0, 1e-12, 0)) / (2 * n) * 1e9
+
+
+def hash_cost(size: int) -> float:
+    """ns for a byte."""
+    data = bytes(size)
+    return bench.seconds(lambda: hashing.poly_hash(data, bytes(16))) / size * 1e9
+
+
+PLOTS: tuple[tuple[str, tuple[int, ...], Callable[[int], float], str, str], ...] = (
+    ("toeplitz", TOEPLITZ, toeplitz_cost, "bits of key input n, m = 0.4 n", "ns for a bit"),
+    (
+        "toeplitz-memory",
+        TOEPLITZ,
+        toeplitz_memory,
+        "bits of key input n, m = 0.4 n",
+        "bytes for a packed byte of input",
+    ),
+    ("coincidences", CLICKS, click_cost, "clicks on each side", "ns for a click"),
+    ("poly-hash", HASH, hash_cost, "bytes", "ns for a byte"),
+)
+
+
+def draw(folder: Path) -> None:
+    """Measure and write one SVG a plot into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, sizes, cost, across, up in PLOTS:
+        figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
+        axes.loglog(sizes, [cost(size) for size in sizes], marker=".", linewidth=1)
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+        axes.grid(which="both", linewidth=0.3)
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        pyplot.close(figure)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from qkdd import __version__
+from qkdd.core import console
 from qkdd.core.errors import QkddError
 
 EXIT_REFUSED, EXIT_ABSENT = 1, 4
@@ -25,8 +25,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-_console = Console(highlight=False, soft_wrap=True)
-_complaints = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+_console = console.output()
+_complaints = console.complaints()
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 FileArgument = Annotated[Path, typer.Argument(help="The node's TOML configuration.", metavar="FILE")]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from qkdd.control.client import DEFAULT_SOCKET, ControlClient, Refused
 from qkdd.control.errors import NoDaemon
+from qkdd.core import console
 from qkdd.core.errors import QkddError
 
 PATIENT_S = 40_000.0  # an update watches the link for up to ten hours
@@ -23,8 +23,8 @@ EXIT_NO, EXIT_NO_DAEMON = 1, 3
 app = typer.Typer(
     help="Firmware of the node's own boards: signed images, two slots, trial and rollback.", no_args_is_help=True
 )
-_console = Console(highlight=False, soft_wrap=True)
-_complaints = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+_console = console.output()
+_complaints = console.complaints()
 
 ImageArgument = Annotated[Path, typer.Argument(help="Signed image, readable for the daemon.")]
 DevicesArgument = Annotated[list[str] | None, typer.Argument(help="Devices; none: all that the image fits.")]

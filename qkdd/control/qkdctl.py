@@ -14,13 +14,14 @@ from typing import Annotated, Any, NoReturn
 
 import msgspec
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from qkdd import __version__
 from qkdd.control import show
 from qkdd.control.client import DEFAULT_SOCKET, ControlClient, Refused
 from qkdd.control.errors import NoDaemon
 from qkdd.control.firmware_cli import app as firmware_app
+from qkdd.core import console
 from qkdd.core.errors import QkddError
 
 EXIT_NO, EXIT_NO_DAEMON = 1, 3
@@ -37,8 +38,8 @@ calibrate_app = typer.Typer(help="Calibrate optics.", no_args_is_help=True)
 app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(firmware_app, name="firmware")
 
-_console = Console(highlight=False, soft_wrap=True)
-_complaints = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+_console = console.output()
+_complaints = console.complaints()
 
 SocketOption = Annotated[
     str | None,

@@ -13,6 +13,7 @@ import typer
 from qkdd_fwbridge.keys import load_public
 from qkdd_fwbridge.messages import Role
 
+from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
 from qkdd_drivers.qkdd_board.sim import BoardSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks, Tdc1Sim
 from qkdd_drivers.simkit import Simulator
@@ -118,6 +119,13 @@ def mpc320(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault 
     """Thorlabs MPC320 polarization controller (serial)."""
     _one_place(pty, listen)
     _run(Mpc320Sim(lambda _: None, pty=pty, listen=_place(listen), seed=seed), fault)
+
+
+@app.command()
+def epc400(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
+    """OZ Optics EPC-400 polarization controller (serial)."""
+    _one_place(pty, listen)
+    _run(Epc400Sim(pty=pty, listen=_place(listen), seed=seed), fault)
 
 
 @app.command("qkdd-board")

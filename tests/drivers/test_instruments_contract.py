@@ -1,0 +1,58 @@
+"""The contract suite for the instruments that only speak when asked, against their simulators; short time-outs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qkdd_drivers.dialogue import DialogueDriver
+from qkdd_drivers.ozoptics_epc400.driver import Epc400
+from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
+
+from qkdd.testing.contract import DriverContract, SimulatorLike
+
+
+class _Quick(DriverContract):
+    __test__ = False
+    patience: dict[str, float] = {}
+
+    @pytest.fixture(autouse=True)
+    def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, seconds in ({"answer_time": 0.35} | self.patience).items():
+            monkeypatch.setattr(self.driver, name, seconds)
+
+    def test_its_readme_names_every_field(self) -> None:
+        readme = (Path(__file__).parents[2] / "drivers/qkdd_drivers" / self.driver_name / "README.md").read_text(
+            "utf-8"
+        )
+        assert not [name for name in self.driver.fields if f"`{name}`" not in readme]
+        assert issubclass(self.driver, DialogueDriver)
+
+
+class TestEpc400(_Quick):
+    __test__ = True
+    driver = Epc400
+    driver_name = "ozoptics_epc400"
+
+    def simulator(self) -> SimulatorLike:
+        return Epc400Sim()
+
+    async def exercise(self, driver: Any) -> None:
+        assert await driver.move(2, -1.25) == pytest.approx(-1.25)
+        assert (await driver.settings())[2] == pytest.approx(-1.25)
+        assert await driver.set("frequency", 7.0) == (7.0,) * 4
+
+    def test_closing_holds_the_voltages_or_not_as_configured(self) -> None:
+        seen: list[tuple[float, ...]] = []
+
+        async def scene(_: Any, address: Any) -> None:
+            async with self.make(address, settings={"voltage": "2 V"}):
+                pass
+            assert seen[-1] == (2.0,) * 4
+            async with self.make(address, settings={"on_close": "zero"}):
+                pass
+            assert seen[-1] == (0.0,) * 4
+
+        self.simulator = lambda: Epc400Sim(seen.append, echo=True)  # type: ignore[method-assign]
+        self.run(scene)

@@ -1,0 +1,107 @@
+"""Each command byte for byte, as the fact sheet (`devices.md`) gives it; the section stands at each group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from qkdd_drivers.ozoptics_epc400.driver import Epc400
+
+from qkdd.core.counters import RecordingMeter
+from qkdd.device import DeviceConfig, errors
+from qkdd.device.transport import ByteLink
+from qkdd.testing.clock import FakeClock
+from qkdd.testing.replay import replay
+
+Dialogue = list[tuple[bytes, bytes]]
+
+
+def talk(kind: type[Any], link: ByteLink, scene: Callable[[Any], Awaitable[Any]], **settings: Any) -> Any:
+    async def main() -> Any:
+        config = DeviceConfig(driver="any", port="x", settings=settings)
+        async with kind("device", config, [link], FakeClock(), RecordingMeter()) as driver:
+            return await scene(driver)
+
+    return asyncio.run(main())
+
+
+def noted(words: str) -> Any:
+    return pytest.raises(errors.CommandRefused, match=words)
+
+
+# Section 9: OZ Optics EPC-400
+
+VOLTS = (b"V?\r\n", b"Voltage(mV): CH1 +2200 CH2 +5000 CH3 -1000 CH4 -4000\r\nDone\r\n")
+DC = (b"MDC\r\n", b"\r\nDone\r\n")
+
+
+@pytest.mark.parametrize(
+    ("field", "question", "answer", "expected"),
+    [
+        ("voltage", b"V?\r\n", VOLTS[1], (2.2, 5.0, -1.0, -4.0)),
+        ("voltage", b"V?\r\n", b"V?\r\n" + VOLTS[1], (2.2, 5.0, -1.0, -4.0)),  # some firmware echoes
+        ("mode", b"M?\r\n", b"Working Mode: AC\r\nDone\r\n", ("ac",)),
+        (
+            "frequency",
+            b"F?\r\n",
+            b"Frequency(Hz): CH1 007  CH2 017  CH3 037  CH4 100\r\nDone\r\n",
+            (7.0, 17.0, 37.0, 100.0),
+        ),
+        ("waveform", b"WF?\r\n", b"AC Waveform: Triangle\r\nDone\r\n", ("triangle",)),
+    ],
+)
+def test_epc400_reads(field: str, question: bytes, answer: bytes, expected: tuple[Any, ...]) -> None:
+    with replay(VOLTS, DC, (question, answer), DC) as link:
+        assert talk(Epc400, link, lambda d: d.get(field)) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "dialogue"),
+    [
+        ("mode", "ac", [(b"MAC\r\n", b"\r\nDone\r\n"), (b"M?\r\n", b"Mode: AC\r\nDone\r\n")]),
+        ("waveform", "sine", [(b"WF1\r\n", b"Done\r\n"), (b"WF?\r\n", b"AC Waveform: Sine\r\nDone\r\n")]),
+        (
+            "frequency",
+            9.0,
+            [(b"F%d,9\r\n" % k, b"\r\nDone\r\n") for k in range(1, 5)]
+            + [(b"F?\r\n", b"Frequency(Hz): CH1 009 CH2 009 CH3 009 CH4 009\r\nDone\r\n")],
+        ),
+    ],
+)
+def test_epc400_sets(field: str, value: Any, dialogue: Dialogue) -> None:
+    with replay(VOLTS, DC, *dialogue, DC) as link:
+        talk(Epc400, link, lambda d: d.set(field, value))
+
+
+def test_epc400_moves_one_squeezer_and_reads_back() -> None:
+    moves = [(b"V3,-1000\r\n", b"\r\nDone\r\n"), VOLTS]
+    with replay(VOLTS, DC, *moves, DC) as link:
+        assert talk(Epc400, link, lambda d: d.move(2, -1.0)) == -1.0
+    order = b"V1,1000\r\n"
+    with replay(VOLTS, DC, (order, b"\r\nDone\r\n"), VOLTS, DC) as link, noted("2200 mV instead of 1000"):
+        talk(Epc400, link, lambda d: d.move(0, 1.0))
+    with replay(VOLTS, DC, (order, b"Error!\r\n"), DC) as link, noted("Error!"):
+        talk(Epc400, link, lambda d: d.move(0, 1.0))
+
+
+def test_epc400_zeroes_on_close_only_when_told() -> None:
+    zeros = [(b"VZ%d\r\n" % k, b"\r\nDone\r\n") for k in range(1, 5)]
+    with replay(VOLTS, DC, DC, *zeros) as link:
+        talk(Epc400, link, lambda d: asyncio.sleep(0), on_close="zero")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (b"VOA 100\r\nDone\r\n", errors.WrongDevice),
+        (b"Voltage(mV): CH1 +2200 CH2 +5000 CH3 -1000\r\nDone\r\n", errors.ProtocolError),
+        (b"Voltage(mV): CH1 +2200 CH2 +5000 CH3 -1000 CH4 -9000\r\nDone\r\n", errors.ProtocolError),
+        (b"\x80\x01\r\nDone\r\n", errors.ProtocolError),
+        (VOLTS[1][:-6], errors.DeviceTimeout),
+    ],
+)
+def test_epc400_that_is_none(answer: bytes, kind: type[Exception]) -> None:
+    with replay((VOLTS[0], answer)) as link, pytest.raises(kind):
+        talk(Epc400, link, lambda d: d.ping())

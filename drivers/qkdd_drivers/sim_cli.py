@@ -13,6 +13,7 @@ import typer
 from qkdd_fwbridge.keys import load_public
 from qkdd_fwbridge.messages import Role
 
+from qkdd_drivers.ozoptics_dd100.sim import Dd100Sim
 from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
 from qkdd_drivers.qkdd_board.sim import BoardSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks, Tdc1Sim
@@ -126,6 +127,19 @@ def epc400(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault 
     """OZ Optics EPC-400 polarization controller (serial)."""
     _one_place(pty, listen)
     _run(Epc400Sim(pty=pty, listen=_place(listen), seed=seed), fault)
+
+
+@app.command()
+def dd100(
+    pty: Pty = None,
+    listen: Listen = None,
+    seed: Seed = 1,
+    homed: Annotated[bool, typer.Option(help="Whether it was homed since power-up.")] = True,
+    fault: Fault = None,
+) -> None:
+    """OZ Optics DD-100-MC attenuator (serial)."""
+    _one_place(pty, listen)
+    _run(Dd100Sim(pty=pty, listen=_place(listen), seed=seed, homed=homed), fault)
 
 
 @app.command("qkdd-board")

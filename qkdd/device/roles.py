@@ -13,6 +13,7 @@ from qkdd.device.tags import StreamStart, TagBlock
 
 __all__ = [
     "AskedSymbols",
+    "Attenuator",
     "CountReading",
     "Detector",
     "FirmwareTarget",
@@ -96,6 +97,19 @@ class PolarizationController(Protocol):
 
     async def move(self, paddle: int, value: float) -> float:
         """Move one paddle, wait until it has arrived, return the read-back."""
+
+
+@runtime_checkable
+class Attenuator(Protocol):
+    """Weakens light by so many decibels, insertion loss included. Its safe state is the largest attenuation."""
+
+    @property
+    def attenuation_range(self) -> tuple[float, float]: ...
+
+    async def read_attenuation(self) -> float: ...
+
+    async def set_attenuation(self, value: float) -> float:
+        """Set, wait until it is there, return the read-back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from qkdd_drivers.dialogue import DialogueDriver
+from qkdd_drivers.ozoptics_dd100.driver import Dd100
+from qkdd_drivers.ozoptics_dd100.sim import Dd100Sim
 from qkdd_drivers.ozoptics_epc400.driver import Epc400
 from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
 
+from qkdd.device import errors
 from qkdd.testing.contract import DriverContract, SimulatorLike
 
 
@@ -55,4 +58,35 @@ class TestEpc400(_Quick):
             assert seen[-1] == (0.0,) * 4
 
         self.simulator = lambda: Epc400Sim(seen.append, echo=True)  # type: ignore[method-assign]
+        self.run(scene)
+
+
+class TestDd100(_Quick):
+    __test__ = True
+    driver = Dd100
+    driver_name = "ozoptics_dd100"
+    patience = {"move_time": 0.4, "home_time": 0.6}
+
+    def simulator(self) -> SimulatorLike:
+        return Dd100Sim()
+
+    async def exercise(self, driver: Any) -> None:
+        assert driver.attenuation_range == (1.2, 60.0)
+        assert await driver.set_attenuation(33.3) == pytest.approx(33.3)
+
+    def test_it_closes_dark_and_homes_only_when_told(self) -> None:
+        seen: list[float] = []
+
+        async def scene(_: Any, address: Any) -> None:
+            async with self.make(address) as driver:
+                assert await driver.get("homed") == (False,)
+                with pytest.raises(errors.CommandRefused, match="homed"):
+                    await driver.set("attenuation", 10.0)
+                assert not seen
+                await driver.set("homing", True)
+                assert await driver.get("homed") == (True,)
+                assert await driver.set("attenuation", 10.0) == (10.0,)
+            assert seen == [1.2, 60.0, 10.0, 60.0]
+
+        self.simulator = lambda: Dd100Sim(seen.append, homed=False)  # type: ignore[method-assign]
         self.run(scene)

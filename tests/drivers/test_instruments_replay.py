@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from qkdd_drivers.ozoptics_dd100.driver import Dd100
 from qkdd_drivers.ozoptics_epc400.driver import Epc400
 
 from qkdd.core.counters import RecordingMeter
@@ -105,3 +106,61 @@ def test_epc400_zeroes_on_close_only_when_told() -> None:
 def test_epc400_that_is_none(answer: bytes, kind: type[Exception]) -> None:
     with replay((VOLTS[0], answer)) as link, pytest.raises(kind):
         talk(Epc400, link, lambda d: d.ping())
+
+
+# Section 11: OZ Optics DD-100-MC
+
+SPAN = (b"CD\r", b"SN 1234\r\nIL:1.50\r\nMAX ATTEN:55.00\r\nDone\r\n\r\n")
+DARK = [
+    (b"A55.00\r", b"Pos:2750\r\nDone\r\n\r\n"),
+    (b"D\r", b"DPos:2750\r\nATTEN:55.00\r\nDone\r\n\r\n"),
+]
+AT_20 = (b"D\r", b"DPos:1000\r\nATTEN:20.00\r\nDone\r\n\r\n")
+UNKNOWN = (b"D\r", b"Unknown\r\nDone\r\n\r\n")
+DD_OPENS = [SPAN, AT_20, *DARK]
+DD_CLOSES = [AT_20, *DARK]
+
+
+def test_dd100_reads_and_sets() -> None:
+    moves = [(b"A20.05\r", b"Move\r\nPos:1002\r\nDone\r\n\r\n"), AT_20]
+    with replay(*DD_OPENS, *moves, *DD_CLOSES) as link:
+        assert talk(Dd100, link, lambda d: d.set("attenuation", 20.05)) == (20.0,)
+    with replay(*DD_OPENS, AT_20, *DD_CLOSES) as link:
+        assert talk(Dd100, link, lambda d: d.read_attenuation()) == 20.0
+
+
+def test_dd100_limits_come_from_the_instrument() -> None:
+    for value in (1.4, 55.1):
+        with replay(*DD_OPENS, *DD_CLOSES) as link, pytest.raises(errors.OutOfRange):
+            talk(Dd100, link, lambda d, value=value: d.set_attenuation(value))
+
+
+def test_dd100_that_stands_elsewhere_or_refuses() -> None:
+    moves = [(b"A25.00\r", b"Pos:1250\r\nDone\r\n\r\n"), AT_20]
+    with replay(*DD_OPENS, *moves, *DD_CLOSES) as link, noted("20 dB instead of 25"):
+        talk(Dd100, link, lambda d: d.set_attenuation(25.0))
+    with replay(*DD_OPENS, (b"A05.00\r", b"Error!\r\n"), *DD_CLOSES) as link, noted("Error!"):
+        talk(Dd100, link, lambda d: d.set_attenuation(5.0))
+
+
+def test_dd100_is_homed_only_when_told_and_unknown() -> None:
+    with replay(SPAN, UNKNOWN, UNKNOWN, (b"H\r", b"Done\r\n\r\n"), *DARK, *DD_CLOSES) as link:
+        talk(Dd100, link, lambda d: asyncio.sleep(0), homing=True)
+    with replay(*DD_OPENS, AT_20, *DD_CLOSES) as link:
+        talk(Dd100, link, lambda d: asyncio.sleep(0), homing=True)
+    with replay(SPAN, UNKNOWN, UNKNOWN, UNKNOWN) as link, noted("must be homed"):
+        talk(Dd100, link, lambda d: d.read_attenuation())
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (b"Voltage(mV): 5\r\nDone\r\n", errors.WrongDevice),
+        (b"IL:1.50\r\nDone\r\n\r\n", errors.ProtocolError),
+        (b"IL:5\r\nMAX ATTEN:4\r\nDone\r\n\r\n", errors.ProtocolError),
+        (b"IL:5\r\nMAX ATTEN:50\r\n", errors.DeviceTimeout),
+    ],
+)
+def test_dd100_that_is_none(answer: bytes, kind: type[Exception]) -> None:
+    with replay((SPAN[0], answer)) as link, pytest.raises(kind):
+        talk(Dd100, link, lambda d: d.ping())

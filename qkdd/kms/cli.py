@@ -19,6 +19,7 @@ from qkdd.core.errors import InternalError, QkddError
 from qkdd.core.notify import sd_notify, watchdog_interval
 from qkdd.core.sealing import load_master_key
 from qkdd.kms.config import KmsConfig
+from qkdd.kms.dev_pair import DevPair
 from qkdd.kms.server import KmsServer
 from qkdd.peer.tls import self_test
 
@@ -71,6 +72,34 @@ async def _run(config: KmsConfig) -> None:
     finally:
         sd_notify("STOPPING=1")
         await server.stop()
+
+
+@app.command("dev-pair")
+def dev_pair(
+    directory: Annotated[Path, typer.Argument(help="New directory for certificates, examples and stores.")] = Path(
+        "qkdd-dev-pair"
+    ),
+    port: Annotated[int, typer.Option(help="First of ten TCP ports on 127.0.0.1; 0 takes free ones.")] = 0,
+    level: str = "warning",
+) -> None:
+    """INSECURE, for developers of applications: two linked KMSs with synthetic keys, certificates and examples."""
+    log.configure(level, human=sys.stderr.isatty())
+    try:
+        asyncio.run(_dev_pair(DevPair(directory, port)))
+    except QkddError as error:
+        raise _fail(error) from None
+
+
+async def _dev_pair(pair: DevPair) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        await pair.start()
+        typer.echo(json.dumps(pair.facts(), indent=2))
+        await stop.wait()
+    finally:
+        await pair.stop()
 
 
 @app.command("check-config")

@@ -61,6 +61,13 @@ class PeerDisagrees(KmsError):
     retry_after = 30
 
 
+class StoreMismatch(KmsError):
+    code = "QKD-KMS-STORE-KIND"
+    kind = Kind.PERMANENT
+    meaning = "A store of synthetic key was opened for real use, or the other way round; nothing was started."
+    default_remedy = "Give each its own `state_directory`; a store of `qkdd-kms dev-pair` is of no use elsewhere."
+
+
 class TooBusy(KmsError):
     code = "QKD-KMS-BUSY"
     kind = Kind.TRANSIENT

@@ -13,6 +13,7 @@ from qkdd.kms.key_ids import canonical
 from qkdd.kms.service import Key
 
 MULTICAST_EXTENSION = "qkdd_shared_with"
+INSECURE_EXTENSION = "qkdd_insecure"
 _MAX_ID = 256  # characters of an SAE ID
 
 
@@ -168,8 +169,13 @@ def container(keys: list[Key]) -> bytes:
     entries = []
     for key in keys:
         entry: dict[str, Any] = {"key_ID": key.key_id, "key": base64.b64encode(key.key).decode("ascii")}
+        extension: dict[str, Any] = {}
         if len(key.slaves) > 1:
-            entry["key_extension"] = {MULTICAST_EXTENSION: len(key.slaves)}
+            extension[MULTICAST_EXTENSION] = len(key.slaves)
+        if key.synthetic:
+            extension[INSECURE_EXTENSION] = "synthetic key of qkdd-kms dev-pair"
+        if extension:
+            entry["key_extension"] = extension
         entries.append(entry)
     return json.dumps({"keys": entries}).encode()
 

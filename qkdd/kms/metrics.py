@@ -19,27 +19,31 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 class KmsMeter:
-    """Implements `qkdd.core.counters.Meter`; a name that is not in the table is a KeyError."""
+    """Implements `qkdd.core.counters.Meter`; a name that is not in the table is a KeyError.
 
-    def __init__(self) -> None:
+    `everywhere`: labels that every series carries.
+    """
+
+    def __init__(self, everywhere: dict[str, str] | None = None) -> None:
+        self._everywhere = everywhere or {}
         self.registry = CollectorRegistry()
         self._counters = {
-            name: Counter(name, help_text, labels, registry=self.registry)
+            name: Counter(name, help_text, (*labels, *self._everywhere), registry=self.registry)
             for name, (labels, help_text) in TABLE.items()
             if name.endswith("_total")
         }
         self._gauges = {
-            name: Gauge(name, help_text, labels, registry=self.registry)
+            name: Gauge(name, help_text, (*labels, *self._everywhere), registry=self.registry)
             for name, (labels, help_text) in TABLE.items()
             if not name.endswith("_total")
         }
 
     def add(self, name: str, value: float = 1.0, **labels: str) -> None:
-        counter = self._counters[name]
+        counter, labels = self._counters[name], labels | self._everywhere
         (counter.labels(**labels) if labels else counter).inc(value)
 
     def set(self, name: str, value: float, **labels: str) -> None:
-        gauge = self._gauges[name]
+        gauge, labels = self._gauges[name], labels | self._everywhere
         (gauge.labels(**labels) if labels else gauge).set(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:

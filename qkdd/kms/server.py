@@ -29,12 +29,16 @@ _STOP_SECONDS = 5.0
 
 
 class KmsServer:
-    """`await start()`, `await stop()`; `addresses` has where it really listens, by listener name."""
+    """`await start()`, `await stop()`; `addresses` has where it really listens, by listener name.
 
-    def __init__(self, config: KmsConfig, clock: Clock | None = None) -> None:
+    `synthetic` is for `qkdd.kms.dev_pair` alone and no configuration can set it: it marks every key and every metric.
+    """
+
+    def __init__(self, config: KmsConfig, clock: Clock | None = None, *, synthetic: bool = False) -> None:
         self.config = config
         self.addresses: dict[str, tuple[str, int]] = {}
-        self.meter = KmsMeter()
+        self._synthetic = synthetic
+        self.meter = KmsMeter({"insecure": "synthetic"} if synthetic else None)
         self._clock: Clock = clock or SystemClock()
         self._contexts: list[TlsContext] = []
         self._runners: list[web.AppRunner] = []
@@ -67,7 +71,14 @@ class KmsServer:
             self._contexts.append(context)
             peers[name] = PeerKms(name, peer.url, context, clock, config.limits.peer_deadline)
         service = KeyService(
-            config, kms_store(state / "kms.db"), master, peers, clock=clock, meter=self.meter, audit=self._audit
+            config,
+            kms_store(state / "kms.db"),
+            master,
+            peers,
+            clock=clock,
+            meter=self.meter,
+            audit=self._audit,
+            synthetic=self._synthetic,
         )
         self.service = service
         await service.open()

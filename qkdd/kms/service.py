@@ -23,7 +23,7 @@ from qkdd.core.secret import Secret
 from qkdd.kms import allocations, chunks, voiding
 from qkdd.kms.allocations import Allocation, Conflict, Fetched, FetchRefused
 from qkdd.kms.config import KmsConfig
-from qkdd.kms.errors import KeysNotFound, NotEnoughKey, NotEntitled, PeerDisagrees
+from qkdd.kms.errors import KeysNotFound, NotEnoughKey, NotEntitled, PeerDisagrees, StoreMismatch
 from qkdd.kms.key_ids import key_id
 from qkdd.kms.plane import Announce, Borrow, Held, Holds, Lent, Noted, PeerKms, Void, Voided
 from qkdd.kms.schema import META
@@ -39,6 +39,19 @@ _ABANDONED = 10.0  # seconds after which a reservation that no request takes goe
 _JANITOR_PERIOD = 10.0
 
 
+def _check_kind(connection: sa.Connection, synthetic: bool) -> None:
+    """A store holds synthetic key or real key for all its life. Raises StoreMismatch."""
+    known = connection.execute(sa.select(META.c.value).where(META.c.name == "synthetic")).scalar()
+    if known is None:
+        used = connection.execute(sa.select(sa.func.count()).select_from(META)).scalar_one()
+        used += connection.execute(sa.text("SELECT count(*) FROM (SELECT 1 FROM chunks LIMIT 1)")).scalar_one()
+        known = 0.0 if used else float(synthetic)
+        connection.execute(META.insert().values(name="synthetic", value=known))
+    if bool(known) != synthetic:
+        kinds = ("real", "synthetic (insecure)")
+        raise StoreMismatch(f"the store is for {kinds[bool(known)]} key, this program serves {kinds[synthetic]} key")
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """One key for an application; `slaves` are those who may fetch it."""
@@ -46,6 +59,7 @@ class Key:
     key_id: str
     key: bytes
     slaves: tuple[str, ...]
+    synthetic: bool = False  # from `qkdd-kms dev-pair`: no secret
 
 
 class KeyService:
@@ -61,7 +75,9 @@ class KeyService:
         clock: Clock,
         meter: Meter,
         audit: AuditLog,
+        synthetic: bool = False,
     ) -> None:
+        self._synthetic = synthetic
         self.config = config
         self.own = config.kms.id
         self._database, self._sealer = database, Sealer(master, "kms")
@@ -80,6 +96,7 @@ class KeyService:
     async def open(self) -> None:
         """Open the store. Reservations that a crash left never left this KMS: they are free for the next request."""
         await self._database.open()
+        await self._run(_check_kind, self._synthetic)
         base = await self._database.run(
             lambda c: c.execute(sa.select(META.c.value).where(META.c.name == "service_seconds")).scalar()
         )
@@ -284,7 +301,7 @@ class KeyService:
                     "keys drawn", master=master, slave=slaves[0], count=amount, bits=8 * key_bytes, first=first
                 )
                 self._meter.add("qkdd_kms_keys_drawn_total", amount)
-                return [Key(key_id(allocation.id, n), key, slaves) for n, key in enumerate(keys)]
+                return [Key(key_id(allocation.id, n), key, slaves, self._synthetic) for n, key in enumerate(keys)]
             wanted = Allocation(secrets.token_bytes(12), master, slaves, key_bytes, amount, ())
         raise NotEnoughKey("not enough key in the pool that both sites agree on", bits=8 * key_bytes * amount)
 
@@ -327,7 +344,7 @@ class KeyService:
         again = sum(f.again for f in result)
         self._audit.write("keys fetched", master=master, slave=slave, count=len(result), again=again, first=ids[0])
         self._meter.add("qkdd_kms_keys_fetched_total", len(result))
-        return [Key(f.key_id, f.key, f.slaves) for f in result]
+        return [Key(f.key_id, f.key, f.slaves, self._synthetic) for f in result]
 
     # what the other KMS asks of us
 

@@ -37,6 +37,7 @@ __all__ = [
     "SiftedPairs",
     "Tdc1State",
     "available_variants",
+    "clock_histogram",
     "crc32c",
     "decode_a1",
     "decode_tdc1",
@@ -156,6 +157,7 @@ NO_BASIS = _tags.NO_BASIS
 SiftedPairs = _tags.SiftedPairs
 sift_coincidences = _raising(_tags.sift_coincidences)
 delay_histogram = _raising(_tags.delay_histogram)
+clock_histogram = _raising(_tags.clock_histogram)
 fold_histogram = _raising(_tags.fold_histogram)
 gap_encode = _raising(_tags.gap_encode)
 gap_decode = _raising(_tags.gap_decode)

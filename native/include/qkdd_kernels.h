@@ -94,6 +94,12 @@ qkdd_status qkdd_delay_histogram(const int64_t *a, size_t na, const int64_t *b, 
 /* counts[floor(t / bin) mod bins] += 1 for every t; saturates at 2^32 - 1. bin * bins <= 2^62. */
 qkdd_status qkdd_fold_histogram(const int64_t *times, size_t count, int64_t bin, size_t bins, uint32_t *counts);
 
+/* For the search of a clock: cell = floor((t - origin) * rate), rate in cells a picosecond (0 < rate <= 1) with the frequency
+ * tried in it; of the cells 0 .. cells - 1 (at most 2^51) counts[cell mod fold] += 1, the others are dropped. Double arithmetic.
+ * Times sorted, |t| <= 2^61. counts[fold] are exact up to 2^24. */
+qkdd_status qkdd_clock_histogram(const int64_t *times, size_t count, int64_t origin, double rate, uint64_t cells, size_t fold,
+                                 float *counts);
+
 /* ---- differences of a sorted list, Rice coded (layout in docs/rooms/native.md) ---- */
 /* Largest number of bytes that `count` values can take. */
 size_t qkdd_gap_bound(size_t count);

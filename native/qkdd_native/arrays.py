@@ -19,6 +19,7 @@ _POINTERS = {
     np.dtype(np.uint32): "uint32_t[]",
     np.dtype(np.int64): "int64_t[]",
     np.dtype(np.uint64): "uint64_t[]",
+    np.dtype(np.float32): "float[]",
 }
 
 

@@ -233,6 +233,31 @@ def fold_histogram(times: Times, bin_ps: int, bins: int) -> NDArray[np.uint32]:
     return counts
 
 
+def clock_histogram(
+    times: Times, origin_ps: int, cells_per_ps: float, cells: int, fold: int | None = None
+) -> NDArray[np.float32]:
+    """Counts for the search of a clock, ready for a Fourier transform: float32[fold].
+
+    A click's cell is floor((t - origin_ps) * cells_per_ps), 0 < cells_per_ps <= 1; a frequency hypothesis is a factor in it.
+    Clicks with a cell in [0, cells) count at cell mod fold (fold None: cells, nothing folded), the others are dropped, so a
+    short stretch of cells decimates. times: sorted. Counts are exact up to 2^24.
+    """
+    times = vector(times, np.int64, "times")
+    size(cells, "cells", 1 << 51)
+    counts = np.empty(size(cells if fold is None else fold, "fold", (1 << 32) - 2), np.float32)
+    code = lib.qkdd_clock_histogram(
+        pointer(times),
+        len(times),
+        integer(origin_ps, "origin_ps"),
+        float(cells_per_ps),
+        cells,
+        len(counts),
+        pointer(counts),
+    )
+    check(code, "clock_histogram")
+    return counts
+
+
 def gap_encode(values: Times) -> bytes:
     """Rice-code the differences of a sorted list of non-negative int64; layout in docs/rooms/native.md."""
     values = vector(values, np.int64, "values")

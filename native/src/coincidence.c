@@ -240,3 +240,20 @@ qkdd_status qkdd_fold_histogram(const int64_t *times, size_t count, int64_t bin,
     }
     return QKDD_OK;
 }
+
+qkdd_status qkdd_clock_histogram(const int64_t *times, size_t count, int64_t origin, double rate, uint64_t cells, size_t fold,
+                                 float *counts) {
+    if (fold > 0) memset(counts, 0, fold * sizeof *counts);
+    if (fold < 1 || fold >= UINT32_MAX || cells > (uint64_t)1 << 51 || !(rate > 0 && rate <= 1) || origin < -TIME_LIMIT ||
+        origin > TIME_LIMIT)
+        return QKDD_BAD_ARGUMENT;
+    if (!sorted_in_range(times, count)) return QKDD_UNSORTED;
+    uint32_t at[CHUNK];
+    for (size_t base = 0; base < count; base += CHUNK) {
+        size_t length = count - base < CHUNK ? count - base : CHUNK;
+        qkdd_kernels()->fold_cells(times + base, length, origin, rate, (double)cells, (double)fold, at);
+        for (size_t i = 0; i < length; i++)
+            if (at[i] != UINT32_MAX) counts[at[i]] += 1;
+    }
+    return QKDD_OK;
+}

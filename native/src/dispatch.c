@@ -33,6 +33,7 @@ static void choose(qkdd_variant variant) {
         chosen.unpack_words = qkdd_avx2_unpack_words;
         chosen.sorted = qkdd_avx2_sorted;
         chosen.map_times = qkdd_avx2_map_times;
+        chosen.fold_cells = qkdd_avx2_fold_cells;
         chosen.transpose = qkdd_avx2_transpose;
     }
     if (variant >= QKDD_AVX512) {
@@ -40,6 +41,7 @@ static void choose(qkdd_variant variant) {
         chosen.unpack_words = qkdd_avx512_unpack_words;
         chosen.sorted = qkdd_avx512_sorted;
         chosen.map_times = qkdd_avx512_map_times;
+        chosen.fold_cells = qkdd_avx512_fold_cells;
         chosen.transpose = qkdd_avx512_transpose;
     }
     /* the first processors with AVX-512 multiply 128 bits at a time only */

@@ -85,5 +85,6 @@ const qkdd_kernel_table qkdd_portable_table = {
     .unpack_words = qkdd_portable_unpack_words,
     .sorted = portable_sorted,
     .map_times = portable_map_times,
+    .fold_cells = portable_fold_cells,
     .transpose = portable_transpose,
 };

@@ -19,6 +19,21 @@ TARGET void PREFIX(map_times)(const int64_t *t, size_t n, double delay, double d
     for (size_t i = 0; i < n; i++) mapped[i] = t[i] + (int64_t)rint(delay + drift * (double)(t[i] - origin));
 }
 
+/* out[i] = floor((t[i] - origin) * rate) mod fold, or UINT32_MAX where the floor is not in 0 .. cells - 1. cells < 2^52, so every
+ * step but the first multiplication is exact; the quotient by multiplication is off by one at most. */
+TARGET void PREFIX(fold_cells)(const int64_t *t, size_t n, int64_t origin, double rate, double cells, double fold,
+                               uint32_t *restrict out) {
+    const double inverse = 1 / fold;
+    for (size_t i = 0; i < n; i++) {
+        double cell = floor((double)(t[i] - origin) * rate);
+        double folded = cell - floor(cell * inverse) * fold;
+        folded += folded < 0 ? fold : 0;
+        folded -= folded >= fold ? fold : 0;
+        int inside = (cell >= 0) & (cell < cells);
+        out[i] = inside ? (uint32_t)(int64_t)folded : UINT32_MAX;
+    }
+}
+
 /* Exchange the bit blocks off the diagonal: high half of v[k] with low half of v[k + step], in squares of 2 step. */
 #define EXCHANGE(step, mask)                                              \
     for (unsigned k = 0; k < 64; k += 2 * (step))                         \

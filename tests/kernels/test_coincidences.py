@@ -176,3 +176,33 @@ def test_fold_histogram_uses_floor_division(times, width, bins):
     for t in times:
         expected[t // width % bins] += 1
     assert kernels.fold_histogram(np.array(times, np.int64), width, bins).tolist() == expected
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 1500),
+    st.integers(-(2**40), 2**40),
+    st.floats(1e-9, 1.0),
+    st.integers(0, 5000),
+    st.one_of(st.none(), st.integers(1, 700)),
+    st.integers(0, 2**32),
+)
+def test_clock_histogram_counts_cells(count, origin, rate, cells, fold, seed):
+    if cells == 0 and fold is None:
+        fold = 1
+    times = np.sort(np.random.default_rng(seed).integers(origin - 10**6, origin + 10**7, count))
+    got = kernels.clock_histogram(times, origin, rate, cells, fold)
+    cell = np.floor((times - origin).astype(np.float64) * rate).astype(np.int64)
+    cell = cell[(cell >= 0) & (cell < cells)]
+    width = cells if fold is None else fold
+    assert got.dtype == np.float32
+    assert (got == np.bincount(cell % width, minlength=width)).all()
+
+
+def test_clock_histogram_refusals():
+    times = np.arange(3, dtype=np.int64)
+    for rate, cells, fold in [(0.0, 4, 4), (2.0, 4, 4), (float("nan"), 4, 4), (0.5, 4, 0), (0.5, 2**52, 4)]:
+        with pytest.raises(kernels.KernelArgument):
+            kernels.clock_histogram(times, 0, rate, cells, fold)
+    with pytest.raises(kernels.KernelUnsorted):
+        kernels.clock_histogram(times[::-1], 0, 0.5, 4)

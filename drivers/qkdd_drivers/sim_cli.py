@@ -20,6 +20,7 @@ from qkdd_drivers.s15_tdc1.sim import PoissonClicks, Tdc1Sim
 from qkdd_drivers.simkit import Simulator
 from qkdd_drivers.single_quantum_websq import protocol as websq
 from qkdd_drivers.single_quantum_websq.sim import SteadyBench, WebSqSim
+from qkdd_drivers.thorlabs_ell14.sim import Ell14Sim
 from qkdd_drivers.thorlabs_mpc320.sim import Mpc320Sim
 
 app = typer.Typer(
@@ -140,6 +141,13 @@ def dd100(
     """OZ Optics DD-100-MC attenuator (serial)."""
     _one_place(pty, listen)
     _run(Dd100Sim(pty=pty, listen=_place(listen), seed=seed, homed=homed), fault)
+
+
+@app.command()
+def ell14(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
+    """Thorlabs ELL14 rotation mount (serial)."""
+    _one_place(pty, listen)
+    _run(Ell14Sim(pty=pty, listen=_place(listen), seed=seed), fault)
 
 
 @app.command("qkdd-board")

@@ -20,6 +20,7 @@ __all__ = [
     "Identity",
     "PolarizationController",
     "PreparedSymbols",
+    "RotationMount",
     "SymbolSource",
     "TimeTagger",
 ]
@@ -110,6 +111,21 @@ class Attenuator(Protocol):
 
     async def set_attenuation(self, value: float) -> float:
         """Set, wait until it is there, return the read-back."""
+
+
+@runtime_checkable
+class RotationMount(Protocol):
+    """Turns an optical element; angles in radian from its home position."""
+
+    @property
+    def angle_range(self) -> tuple[float, float]: ...
+
+    async def read_angle(self) -> float: ...
+
+    async def rotate(self, value: float) -> float:
+        """Turn, wait until it has arrived, return the read-back."""
+
+    async def home(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from qkdd_drivers.ozoptics_dd100.driver import Dd100
 from qkdd_drivers.ozoptics_dd100.sim import Dd100Sim
 from qkdd_drivers.ozoptics_epc400.driver import Epc400
 from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
+from qkdd_drivers.thorlabs_ell14.driver import Ell14
+from qkdd_drivers.thorlabs_ell14.sim import Ell14Sim
 
 from qkdd.device import errors
 from qkdd.testing.contract import DriverContract, SimulatorLike
@@ -89,4 +91,28 @@ class TestDd100(_Quick):
             assert seen == [1.2, 60.0, 10.0, 60.0]
 
         self.simulator = lambda: Dd100Sim(seen.append, homed=False)  # type: ignore[method-assign]
+        self.run(scene)
+
+
+class TestEll14(_Quick):
+    __test__ = True
+    driver = Ell14
+    driver_name = "thorlabs_ell14"
+    patience = {"move_time": 0.6, "scan_time": 0.02}
+
+    def simulator(self) -> SimulatorLike:
+        return Ell14Sim(turn_s=0.1)
+
+    async def exercise(self, driver: Any) -> None:
+        assert await driver.rotate(1.5) == pytest.approx(1.5, abs=1e-4)
+        assert await driver.read_angle() == pytest.approx(1.5, abs=1e-4)
+
+    def test_it_is_found_at_another_address_and_homes_when_told(self) -> None:
+        seen: list[int] = []
+
+        async def scene(_: Any, address: Any) -> None:
+            async with self.make(address, serial_number="11400123", settings={"homing": True, "angle": "90 deg"}):
+                assert seen == [0, 35840]
+
+        self.simulator = lambda: Ell14Sim(seen.append, turn_s=0.1, address="B")  # type: ignore[method-assign]
         self.run(scene)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from qkdd_drivers.ozoptics_dd100.driver import Dd100
 from qkdd_drivers.ozoptics_epc400.driver import Epc400
+from qkdd_drivers.thorlabs_ell14.driver import Ell14
 
 from qkdd.core.counters import RecordingMeter
 from qkdd.device import DeviceConfig, errors
@@ -164,3 +165,62 @@ def test_dd100_is_homed_only_when_told_and_unknown() -> None:
 def test_dd100_that_is_none(answer: bytes, kind: type[Exception]) -> None:
     with replay((SPAN[0], answer)) as link, pytest.raises(kind):
         talk(Dd100, link, lambda d: d.ping())
+
+
+# Section 10: Thorlabs ELL14; type 0E, 0x23000 pulses a turn
+
+ELL_IN = (b"0in", b"0IN0E1140012320231701016800023000\r\n")
+
+
+def test_ell14_identity() -> None:
+    async def scene(driver: Ell14) -> tuple[str, str, str]:
+        return driver.identity.model, driver.identity.serial, driver.identity.firmware
+
+    with replay(ELL_IN) as link:
+        assert talk(Ell14, link, scene) == ("ELL14/M", "11400123", "17")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "scene", "expected"),
+    [
+        (b"0gp", b"0PO00008C00\r\n", lambda d: d.get("angle"), (1.5707963,)),
+        (b"0gp", b"0POFFFFFFFF\r\n", lambda d: d.get("angle"), (-4.382802e-05,)),
+        (b"0gv", b"0GV32\r\n", lambda d: d.get("velocity"), (0.5,)),
+        (b"0ma00008C00", b"0PO00008BFE\r\n", lambda d: d.set("angle", 1.5707963), (1.5707087,)),
+        (b"0ma00008C00", b"0BS00\r\n0PO00008C00\r\n", lambda d: d.set("angle", 1.5707963), (1.5707963,)),
+        (b"0ho0", b"0PO00000000\r\n", lambda d: d.set("homing", True), (True,)),
+    ],
+)
+def test_ell14_commands(question: bytes, answer: bytes, scene: Any, expected: Any) -> None:
+    with replay(ELL_IN, (question, answer)) as link:
+        assert talk(Ell14, link, scene) == pytest.approx(expected, rel=1e-6)
+
+
+def test_ell14_velocity_is_read_back() -> None:
+    with replay(ELL_IN, (b"0sv46", b"0GS00\r\n"), (b"0gv", b"0GV46\r\n")) as link:
+        assert talk(Ell14, link, lambda d: d.set("velocity", 0.7)) == (0.7,)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (b"0GS02\r\n", errors.CommandRefused, "mechanical"),
+        (b"0GS09\r\n", errors.CommandRefused, "busy"),
+        (b"0PO00000000\r\n", errors.CommandRefused, "instead of 1.5"),
+        (b"1PO00008C00\r\n", errors.ProtocolError, "no answer of address 0"),
+        (b"0GV32\r\n", errors.ProtocolError, "PO was due"),
+        (b"0PO00008C0\r\n", errors.ProtocolError, "8 digits"),
+        (b"", errors.DeviceTimeout, "no answer"),
+    ],
+)
+def test_ell14_moves_that_fail(answer: bytes, kind: type[Exception], words: str) -> None:
+    with replay(ELL_IN, (b"0ma00008C00", answer)) as link, pytest.raises(kind, match=words):
+        talk(Ell14, link, lambda d: d.rotate(1.5707963))
+
+
+def test_ell14_finds_the_mount_of_its_serial_number_among_the_addresses() -> None:
+    """Address 0 is an ELL17, 1 to 4 are nobody, 5 is the mount."""
+    asks = [(b"0in", b"0IN111140000920231701001C00000400\r\n")] + [(b"%din" % k, b"") for k in range(1, 5)]
+    found = (b"5in", b"5IN0E1140012320231781016800023000\r\n")
+    with replay(*asks, found, (b"5gp", b"5PO00000000\r\n")) as link:
+        assert talk(Ell14, link, lambda d: d.get("angle")) == (0.0,)

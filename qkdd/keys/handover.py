@@ -109,7 +109,6 @@ class HandOver:
                         pass
                 except QkddError as error:
                     failures += 1
-                    self._meter.add("qkdd_keys_hand_over_failures_total", 1, code=error.code)
                     if failures == 1:
                         _LOG.warning("hand-over stopped", kms=self._config.kms_id, **log.error_fields(error))
                     await self._clock.sleep(backoff(failures))
@@ -125,8 +124,15 @@ class HandOver:
         """Offer the oldest waiting chunks in one call; returns how many the KMS acknowledged (0: none waits).
 
         Raises HandOverFailed (maybe stored: they stay offered), HandOverRefused (proven not stored), StorageFull,
-        StorageFailed.
+        StorageFailed. A failure is counted by its code.
         """
+        try:
+            return await self._push()
+        except QkddError as error:
+            self._meter.add("qkdd_keys_hand_over_failures_total", code=error.code)
+            raise
+
+    async def _push(self) -> int:
         await self._spool.release()  # what a crash left between acknowledgement and erasure
         chosen: list[bytes] = []
         size = 0

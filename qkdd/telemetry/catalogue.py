@@ -159,7 +159,6 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         _counter(
             "qkdd_peer_seals_total", "1", "Verified seals of the channel by mode and result.", "peer", "mode", "result"
         ),
-        _counter("qkdd_peer_seals_total", "1", "Seals exchanged with the peer.", "peer", "mode", "result"),
         _gauge("qkdd_peer_certificate_expiry_seconds", "seconds", "Time left until our own certificate expires."),
         _gauge("qkdd_masks_left", "1", "One-time masks left for authentication tags.", "direction"),
     ),
@@ -172,8 +171,6 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         _counter("qkdd_keys_blocks_total", "1", "Blocks in the two-phase commit, by outcome.", "outcome"),
         _counter("qkdd_keys_hand_over_failures_total", "1", "Calls to the KMS that failed, by stable code.", "code"),
         _counter("qkdd_keys_handed_over_total", "1", "Key chunks acknowledged by the KMS."),
-        _counter("qkdd_keys_blocks_total", "1", "Blocks at the end of their two-phase commit.", "outcome"),
-        _counter("qkdd_keys_hand_over_failures_total", "1", "Calls to the KMS that failed, by error code.", "code"),
         _histogram("qkdd_key_hand_over_seconds", "seconds", "From a block's commit to the KMS's acknowledgement."),
         _gauge("qkdd_kms_up", "1", "1 while the KMS answers the node."),
     ),

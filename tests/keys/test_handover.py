@@ -79,6 +79,7 @@ def test_every_outcome(tmp_path: Path, step: Any, error: type[Exception], state:
         kms = ScriptedKms(a, [step], FakeClock())
         with pytest.raises(error):
             await kms.push_once()
+        assert kms._meter.total("qkdd_keys_hand_over_failures_total", code=error.code) == 1  # type: ignore[attr-defined]
         assert list((await a.spool.totals()).keys()) == [state]
         assert await a.chunks() == chunks
         await a.close()  # and a crash on top

@@ -55,6 +55,23 @@ class NodePlane(Listener, frozen=True, kw_only=True):
     nodes: tuple[str, ...]
 
 
+INTERFACES = ("etsi014", "skip")
+
+
+class SaeListener(Listener, frozen=True, kw_only=True):
+    """Where applications of this site ask for keys. `interfaces`: what is spoken there, of "etsi014" and "skip"."""
+
+    interfaces: tuple[str, ...] = ("etsi014",)
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        yield from super().check()
+        for name in self.interfaces:
+            if name not in INTERFACES:
+                yield "interfaces", f"there is no interface {name!r}", f"use {', '.join(INTERFACES)}"
+        if not self.interfaces:
+            yield "interfaces", "nothing would be served here", 'use ["etsi014"]'
+
+
 class Peer(Section, frozen=True, kw_only=True):
     """Another site's KMS: its KMS plane, and the quantum links that end there."""
 
@@ -151,7 +168,7 @@ class KmsConfig(Section, frozen=True, kw_only=True):
     node_plane: NodePlane
     kms_plane: Listener
     peers: dict[str, Peer]
-    sae: dict[str, Listener]
+    sae: dict[str, SaeListener]
     saes: dict[str, Sae]
     pairs: tuple[Pair, ...]
     limits: Limits = Limits()

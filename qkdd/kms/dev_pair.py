@@ -162,8 +162,8 @@ class DevPair:
             "kms_plane": listener("kms_plane", post_quantum),
             "peers": {f"kms-{other}": {"url": f"https://127.0.0.1:{self.ports[other]['kms_plane']}", "links": [_LINK]}},
             "sae": {
-                "post-quantum": listener("sae.post-quantum", post_quantum),
-                "classical": listener("sae.classical", classical),
+                "post-quantum": {**listener("sae.post-quantum", post_quantum), "interfaces": ["etsi014", "skip"]},
+                "classical": {**listener("sae.classical", classical), "interfaces": ["etsi014", "skip"]},
             },
             "saes": {f"sae-{site}": {}},
             "pairs": [{"master": f"sae-{site}", "slave": f"sae-{other}", "peer": f"kms-{other}"}],

@@ -9,6 +9,7 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "qkdd_kms_chunks_total": (("link",), "Chunks that nodes handed over."),
     "qkdd_kms_keys_drawn_total": ((), "Keys given to masters."),
     "qkdd_kms_keys_fetched_total": ((), "Keys given to slaves."),
+    "qkdd_kms_interface_keys_total": (("interface",), "Keys given to masters and slaves, by interface."),
     "qkdd_kms_refused_total": (("reason",), "Requests refused for identity, entitlement or missing keys."),
     "qkdd_kms_expired_total": ((), "Draws whose keys were never fetched completely in their lifetime."),
     "qkdd_kms_conflicts_total": ((), "Ranges on which the two sites did not agree; none was given out twice."),

@@ -14,14 +14,18 @@ from qkdd.core.audit import AuditLog
 from qkdd.core.clock import Clock, SystemClock
 from qkdd.core.errors import ConfigError, QkddError
 from qkdd.core.sealing import load_master_key
+from qkdd.kms.access import SaeAccess
 from qkdd.kms.config import KmsConfig, address
 from qkdd.kms.connections import IdleConnections
 from qkdd.kms.etsi014 import Etsi014
+from qkdd.kms.etsi014_codec import error_body
+from qkdd.kms.http import errors_as
 from qkdd.kms.metrics import KmsMeter
 from qkdd.kms.plane import PeerKms
 from qkdd.kms.planes import KmsPlane, NodePlane
 from qkdd.kms.schema import kms_store
 from qkdd.kms.service import KeyService
+from qkdd.kms.skip import Skip
 from qkdd.peer.tls import Suite, TlsContext, client_context, self_test, server_context
 
 _LOG = log.get("kms")
@@ -85,7 +89,7 @@ class KmsServer:
         in_flight: Counter[str] = Counter()
         for name, listener in config.sae.items():
             suite: Suite = "classical" if name == "classical" else "post-quantum"
-            app = Etsi014(service, name, in_flight, clock, self.meter).application()
+            app = self._sae_application(service, name, in_flight)
             await self._listen(
                 f"sae.{name}", app, listener.listen, server_context(listener.profile(f"sae.{name}", suite), clock)
             )
@@ -101,6 +105,16 @@ class KmsServer:
             await self._listen("metrics", metrics, config.kms.metrics, None)
         self._background = asyncio.create_task(self._run_background(service))
         self._background.add_done_callback(self._ended)
+
+    def _sae_application(self, service: KeyService, name: str, in_flight: Counter[str]) -> web.Application:
+        app = web.Application(middlewares=[errors_as(error_body, f"sae.{name}", self.meter)])
+        access = SaeAccess(service, name, in_flight, self.meter)
+        interfaces = self.config.sae[name].interfaces
+        if "etsi014" in interfaces:
+            Etsi014(service, access, self._clock, self.meter).add_routes(app)
+        if "skip" in interfaces:
+            Skip(service, access, self.meter).add_routes(app)
+        return app
 
     async def _run_background(self, service: KeyService) -> None:
         async with asyncio.TaskGroup() as group:

@@ -249,6 +249,10 @@ class KeyService:
             raise NotEntitled(f"{master} may not draw keys for {slave}")
         return self._pairs[master, slave]
 
+    def partners(self, sae: str) -> list[str]:
+        """Those with whom an application may share keys, in either direction, sorted."""
+        return sorted({b for a, b in self._pairs if a == sae} | {a for a, b in self._pairs if b == sae})
+
     async def pool(self, peer: str) -> dict[str, int]:
         """Owner → bytes that can still be drawn."""
         return await self._database.run(lambda c: chunks.pool_bytes(c, peer))

@@ -288,13 +288,15 @@ class LinkSession:
         if self._map is None or self._probes:
             await self._session.send(TurnAnswer("align", turn.number))
             return
-        if (
-            turn.stop_ps - turn.start_ps != self._shared.block_ps
-            or turn.start_ps < self._next_start
-            or turn.number <= self._number
-        ):
-            raise ClockRejected(f"block {turn.number} of the other node does not follow block {self._number}")
-        self._begin_block(turn.number)
+        previous = self._number
+        self._begin_block(max(turn.number, previous))  # a proposal that is refused is a refused block on both nodes
+        if turn.stop_ps - turn.start_ps != self._shared.block_ps:
+            raise ClockRejected(
+                f"block {turn.number} of the other node is {(turn.stop_ps - turn.start_ps) / PS:g} s long, "
+                f"not {float(self._shared.block):g} s"
+            )
+        if turn.start_ps < self._next_start or turn.number <= previous:
+            raise ClockRejected(f"block {turn.number} of the other node does not follow block {previous}")
         self._next_start = turn.stop_ps
         clock = self._map.rebased(turn.start_ps) if self._map.origin_ps > turn.start_ps else self._map
         first = clock.moment_to_alice(turn.start_ps) - _MARGIN_PS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,7 +13,8 @@ from qkdd.core.units import Fraction, Seconds
 from qkdd.distill.distiller import Distiller
 from qkdd.distill.errors import QberExceeded
 from qkdd.link import LinkState
-from qkdd.link.errors import LockLost, TagsLost
+from qkdd.link.errors import ClockRejected, LinkConfigError, LockLost, OpenStretchRefused, TagsLost
+from qkdd.link.messages import Aligned
 from qkdd.peer.errors import PeerClosed, PeerUnreachable
 from qkdd.security.errors import EpsilonSpent
 
@@ -254,6 +256,86 @@ def test_block_numbers_go_on_over_sessions_and_restarts(make_pair):
             assert pair.alice.committer.committed[:1] == pair.bob.committer.committed[:1] == [42]
             assert pair.alice.snapshot.last_blocks[0].number == 42
             assert pair.bob.link.status.last_number >= 42
+        finally:
+            await pair.finish()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("step", [3600.0, -86_400.0])
+def test_a_wall_clock_stepped_by_ntp_changes_nothing(make_pair, step):
+    """Tags, offsets and deadlines rest on the tagger and the monotonic clock; the wall clock is only shown."""
+
+    async def body(pair):
+        await pair.until(lambda: pair.bob.accepted >= 1)
+        pair.clock.step_wall(step)
+        accepted = pair.alice.accepted
+        await pair.until(lambda: pair.alice.accepted >= accepted + 3 and pair.bob.accepted >= accepted + 3)
+        assert pair.alice.refused == pair.bob.refused == {}
+        assert pair.alice.snapshot.lock_losses == 0
+        assert pair.alice.snapshot.offset_s == pytest.approx(-0.3, abs=1e-3)
+
+    run(make_pair, body)
+
+
+def test_a_block_of_another_length_is_refused_on_both_nodes(make_pair):
+    async def body(pair):
+        shared = msgspec.structs.replace(
+            pair.bob.config.shared, block=Seconds(0.8)
+        )  # what the peers' hello would refuse
+        pair.bob.config = msgspec.structs.replace(pair.bob.config, shared=shared)
+        pair.bob.link = pair.bob.build()
+        await pair.start()
+        await pair.until(lambda: pair.alice.refused and pair.bob.refused)
+        assert set(pair.alice.refused) == set(pair.bob.refused) == {ClockRejected.code}
+        assert pair.alice.accepted == pair.bob.accepted == 0
+
+    async def main():
+        pair = await make_pair()
+        try:
+            await body(pair)
+        finally:
+            await pair.finish()
+
+    asyncio.run(main())
+
+
+def test_a_window_below_two_bins_of_the_tagger_is_refused_by_its_key(make_pair):
+    async def main():
+        pair = await make_pair()
+        pair.alice.tagger.resolution_ps = 4000  # bins of 4 ns and a window of 6 ns
+        with pytest.raises(LinkConfigError, match=r"shared\.window"):
+            pair.alice.build()
+        await pair.finish()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("spoilt", [{"number": 99}, {"offset_ps": float("nan")}, {"delays_ps": (1e9, 0.0, 0.0, 0.0)}])
+def test_an_alignment_that_cannot_be_is_thrown_away_and_the_next_is_taken(make_pair, spoilt):
+    async def body(pair):
+        await pair.until(lambda: pair.bob.accepted >= 1)
+        assert pair.bob.snapshot.state is LinkState.RUNNING
+
+    async def main():
+        pair = await make_pair()
+        real, reasons = pair.alice.session.send, []
+
+        async def send(message):
+            if isinstance(message, Aligned) and message.found and not reasons:
+                reasons.append(spoilt)
+                message = msgspec.structs.replace(message, **spoilt)
+            await real(message)
+
+        pair.alice.session.send = send
+        queue = pair.bob.link.status.watch()
+        await pair.start()
+        try:
+            await body(pair)
+            codes = set()
+            while not queue.empty():
+                codes.add(queue.get_nowait().fields.get("reason"))
+            assert OpenStretchRefused.code in codes
         finally:
             await pair.finish()
 

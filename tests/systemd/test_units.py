@@ -1,0 +1,120 @@
+"""The units, as systemd itself reads them: `systemd-analyze verify` prints nothing, and the sandbox is tight."""
+
+import inspect
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qkdd.control.listener import activated
+from qkdd.node.daemon import DRAIN_ON_STOP_S
+
+ROOT = Path(__file__).resolve().parents[2]
+UNITS = ROOT / "systemd"
+SERVICES = ("qkdd.service", "qkdd@.service", "qkdd-kms.service")
+SECURITY_MAX = 15  # ten times the exposure that is allowed
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+
+
+def settings(name: str) -> dict[str, list[str]]:
+    """Every assignment of a unit, in order; a key may come several times."""
+    found: dict[str, list[str]] = {}
+    for line in (UNITS / name).read_text().splitlines():
+        if "=" in line and not line.startswith(("#", "[")):
+            key, value = line.split("=", 1)
+            found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The units with commands that exist here: a missing program is a finding of `verify` too."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    for unit in (*UNITS.glob("*.service"), *UNITS.glob("*.socket")):
+        text = re.sub(r"/usr/bin/qkdd(-kms)?(?= )", str(program), unit.read_text())
+        (tmp_path / unit.name).write_text(text)
+    return tmp_path
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False)
+
+
+def verify(folder: Path) -> str:
+    names = ("qkdd.service", "qkdd.socket", "qkdd@a.service", "qkdd@a.socket", "qkdd-kms.service")
+    done = analyze("verify", "--man=no", *(str(folder / name) for name in names))
+    return done.stdout + done.stderr + (f"exit {done.returncode}" if done.returncode else "")
+
+
+@needs_systemd
+def test_verify_prints_nothing(installed: Path) -> None:
+    assert not verify(installed)
+
+
+@needs_systemd
+def test_verify_would_print_a_wrong_key(installed: Path) -> None:
+    unit = installed / "qkdd.service"
+    unit.write_text(unit.read_text().replace("[Service]", "[Service]\nProtectSytem=strict"))
+    assert "ProtectSytem" in verify(installed)
+
+
+@needs_systemd
+@pytest.mark.parametrize("name", SERVICES)
+def test_exposure(name: str) -> None:
+    done = analyze("security", "--offline=true", f"--threshold={SECURITY_MAX}", "--no-pager", str(UNITS / name))
+    assert done.returncode == 0, done.stdout[-400:] + done.stderr
+
+
+@needs_systemd
+def test_example_of_sealed_credentials_is_read(installed: Path) -> None:
+    folder = installed / "qkdd.service.d"
+    folder.mkdir()
+    shutil.copy(UNITS / "encrypted-credentials.conf.example", folder / "encrypted.conf")
+    assert not verify(installed)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_key_material_stays_in_memory(name: str) -> None:
+    unit = settings(name)
+    assert unit["MemorySwapMax"] == ["0"]
+    assert unit["LimitMEMLOCK"] == ["infinity"]
+    assert unit["LimitCORE"] == ["0"]
+    assert unit["CapabilityBoundingSet"] == [""]
+    assert unit["LoadCredential"][0].startswith("master-key:")
+
+
+@pytest.mark.parametrize("name", ["qkdd.service", "qkdd@.service"])
+def test_the_node_sees_who_asks_and_may_finish_its_block(name: str) -> None:
+    unit = settings(name)
+    assert unit["PrivateUsers"] == ["no"]
+    (stop,) = unit["TimeoutStopSec"]
+    assert int(stop.removesuffix("s")) >= max(45, 2 * DRAIN_ON_STOP_S)
+    assert unit["Type"] == ["notify"]
+    assert "WatchdogSec" in unit
+
+
+def test_the_socket_has_the_name_that_the_daemon_looks_for() -> None:
+    looked_for = inspect.signature(activated).parameters["name"].default
+    for name in ("qkdd.socket", "qkdd@.socket"):
+        assert settings(name)["FileDescriptorName"] == [looked_for]
+        assert settings(name)["SocketMode"] == ["0660"]
+
+
+def test_every_user_and_group_of_a_unit_is_made() -> None:
+    made = {
+        line.split()[1]
+        for line in (UNITS / "sysusers.d/qkdd.conf").read_text().splitlines()
+        if line[:2] in ("u ", "g ")
+    }
+    named = {"root"}
+    for unit in (*UNITS.glob("*.service"), *UNITS.glob("*.socket")):
+        for key in ("User", "Group", "SupplementaryGroups", "SocketGroup"):
+            named.update(" ".join(settings(unit.name).get(key, [])).split())
+    for line in (UNITS / "tmpfiles.d/qkdd.conf").read_text().splitlines():
+        if line.startswith("d "):
+            named.update(line.split()[3:5])
+    assert named - {"root"} <= made

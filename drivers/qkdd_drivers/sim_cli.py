@@ -13,6 +13,7 @@ import typer
 from qkdd_fwbridge.keys import load_public
 from qkdd_fwbridge.messages import Role
 
+from qkdd_drivers.agiltron_ff.sim import FfSim
 from qkdd_drivers.ozoptics_dd100.sim import Dd100Sim
 from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
 from qkdd_drivers.qkdd_board.sim import BoardSim
@@ -148,6 +149,19 @@ def ell14(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault =
     """Thorlabs ELL14 rotation mount (serial)."""
     _one_place(pty, listen)
     _run(Ell14Sim(pty=pty, listen=_place(listen), seed=seed), fault)
+
+
+@app.command()
+def agiltron(
+    pty: Pty = None,
+    listen: Listen = None,
+    seed: Seed = 1,
+    channels: Annotated[int, typer.Option(min=4, max=8, help="4 or 8 outputs.")] = 4,
+    fault: Fault = None,
+) -> None:
+    """Agiltron FF 1x4 or 1x8 optical switch (serial)."""
+    _one_place(pty, listen)
+    _run(FfSim(pty=pty, listen=_place(listen), seed=seed, channels=channels), fault)
 
 
 @app.command("qkdd-board")

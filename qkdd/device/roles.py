@@ -18,6 +18,7 @@ __all__ = [
     "Detector",
     "FirmwareTarget",
     "Identity",
+    "OpticalSwitch",
     "PolarizationController",
     "PreparedSymbols",
     "RotationMount",
@@ -111,6 +112,19 @@ class Attenuator(Protocol):
 
     async def set_attenuation(self, value: float) -> float:
         """Set, wait until it is there, return the read-back."""
+
+
+@runtime_checkable
+class OpticalSwitch(Protocol):
+    """Leads light to one of several positions, counted from 1 as they are labelled."""
+
+    @property
+    def positions(self) -> int: ...
+
+    async def read_position(self) -> int: ...
+
+    async def select(self, position: int) -> int:
+        """Switch, wait until it is there, return the read-back."""
 
 
 @runtime_checkable

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qkdd_drivers.agiltron_ff.driver import Ff1x4, Ff1x8
+from qkdd_drivers.agiltron_ff.sim import FfSim
 from qkdd_drivers.dialogue import DialogueDriver
 from qkdd_drivers.ozoptics_dd100.driver import Dd100
 from qkdd_drivers.ozoptics_dd100.sim import Dd100Sim
@@ -115,4 +117,34 @@ class TestEll14(_Quick):
                 assert seen == [0, 35840]
 
         self.simulator = lambda: Ell14Sim(seen.append, turn_s=0.1, address="B")  # type: ignore[method-assign]
+        self.run(scene)
+
+
+class TestFf1x4(_Quick):
+    __test__ = True
+    driver = Ff1x4
+    driver_name = "agiltron_ff"
+
+    def simulator(self) -> SimulatorLike:
+        return FfSim()
+
+    async def exercise(self, driver: Any) -> None:
+        assert await driver.select(3) == 3
+        assert await driver.select(2) == 2
+        with pytest.raises(ValueError, match="1 to 4"):
+            await driver.select(5)
+
+    def test_it_closes_to_the_configured_output_and_knows_eight(self) -> None:
+        seen: list[int] = []
+
+        async def scene(_: Any, address: Any) -> None:
+            eight = type(self)()
+            eight.driver = Ff1x8  # type: ignore[misc]
+            async with eight.make(address, settings={"on_close": "8"}) as driver:
+                assert await driver.set("channel", "7") == ("7",)
+            assert seen == [7, 8]
+            with pytest.raises(errors.WrongDevice):  # output 8 is none of a 1x4
+                await self.make(address).open()
+
+        self.simulator = lambda: FfSim(seen.append, channels=8)  # type: ignore[method-assign]
         self.run(scene)

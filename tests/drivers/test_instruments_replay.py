@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from qkdd_drivers.agiltron_ff.driver import Ff1x4
 from qkdd_drivers.ozoptics_dd100.driver import Dd100
 from qkdd_drivers.ozoptics_epc400.driver import Epc400
 from qkdd_drivers.thorlabs_ell14.driver import Ell14
@@ -224,3 +225,33 @@ def test_ell14_finds_the_mount_of_its_serial_number_among_the_addresses() -> Non
     found = (b"5in", b"5IN0E1140012320231781016800023000\r\n")
     with replay(*asks, found, (b"5gp", b"5PO00000000\r\n")) as link:
         assert talk(Ell14, link, lambda d: d.get("angle")) == (0.0,)
+
+
+# Section 15: Agiltron FF 1x4
+
+FF_AT_1 = (b"\x01\x11\0\0", b"\x01\x11\0\x01")
+FF_SET_3 = b"\x01\x12\0\x03"
+
+
+def test_agiltron_selects_and_reads_back() -> None:
+    with replay(FF_AT_1, (FF_SET_3, FF_SET_3), (FF_AT_1[0], b"\x01\x11\0\x03")) as link:
+        assert talk(Ff1x4, link, lambda d: d.select(3)) == 3
+    closes = [(FF_SET_3, FF_SET_3), (FF_AT_1[0], b"\x01\x11\0\x03")]
+    with replay(FF_AT_1, FF_AT_1, *closes) as link:
+        assert talk(Ff1x4, link, lambda d: d.get("channel"), on_close="3") == ("1",)
+
+
+def test_agiltron_that_does_not_switch_has_refused() -> None:
+    with replay(FF_AT_1, (FF_SET_3, b"\x01\x12\0\0")) as link, noted("01 12 00 00"):
+        talk(Ff1x4, link, lambda d: d.select(3))
+    with replay(FF_AT_1, (FF_SET_3, FF_SET_3), FF_AT_1) as link, noted("stays at output 1"):
+        talk(Ff1x4, link, lambda d: d.select(3))
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [(b"\x01\x11\0\x05", errors.WrongDevice), (b"\x01\x11\0", errors.DeviceTimeout), (b"", errors.DeviceTimeout)],
+)
+def test_agiltron_that_is_none(answer: bytes, kind: type[Exception]) -> None:
+    with replay((FF_AT_1[0], answer)) as link, pytest.raises(kind):
+        talk(Ff1x4, link, lambda d: d.ping())

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
 from qkdd.kms.errors import ChunkConflict, PoolFull
-from qkdd.kms.schema import CHUNKS, MATERIAL, PIECES, POOLS, ChunkState
+from qkdd.kms.schema import CHUNKS, DRAWABLE, MATERIAL, PIECES, POOLS, ChunkState
 
 _GRANTS = 64  # most chunks in one change of ownership
 
@@ -122,7 +122,7 @@ def grant(connection: sa.Connection, own: str, peer: str, want: int) -> list[tup
 
     Returns (id, epoch) of every untouched chunk that it owns by a grant, so a lost answer heals with the next request.
     """
-    untouched = (CHUNKS.c.peer == peer, CHUNKS.c.state == ChunkState.LIVE, CHUNKS.c.cursor == 0)
+    untouched = (CHUNKS.c.peer == peer, DRAWABLE, CHUNKS.c.cursor == 0)
     earlier = connection.execute(
         sa.select(CHUNKS.c.chunk_id, CHUNKS.c.epoch)
         .where(*untouched, CHUNKS.c.owner == peer, CHUNKS.c.epoch > 0)

@@ -47,7 +47,6 @@ CHUNKS = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),  # counts changes of owner
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("about", sa.Text, nullable=False),
-    sa.Index("chunks_by_owner", "peer", "owner", "state", "row"),
     sa.Index("chunks_by_state", "state", "row"),
 )
 
@@ -130,6 +129,7 @@ def _version_2(connection: sa.Connection) -> None:
     """Ranges that came back from abandoned reservations; a draw costs the same however many wait to be fetched."""
     RETURNED.create(connection, checkfirst=True)
     connection.exec_driver_sql("CREATE INDEX allocations_voiding ON allocations (peer) WHERE state = 'voiding'")
+    connection.exec_driver_sql("DROP INDEX IF EXISTS chunks_by_owner")  # the planner would prefer it to the partial one
     connection.exec_driver_sql(
         "CREATE INDEX chunks_drawable ON chunks (peer, owner, row) WHERE state = 'live' AND cursor < bytes"
     )

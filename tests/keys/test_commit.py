@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from qkdd.core.errors import StorageFull
-from qkdd.keys.errors import BlockInconsistent, CommitInDoubt, CommitRefused, SpoolLimit
+from qkdd.core.errors import QkddError, StorageFull
+from qkdd.keys.errors import BlockInconsistent, CommitInDoubt, CommitRefused, SpoolLimit, UnknownBlock
 from qkdd.peer import ALICE_TO_BOB, PeerAborted, Role
 
 from .nodes import TARGET, Block, Node, block, both, check_equal, committed, pair, settled, text
@@ -252,6 +252,68 @@ def test_no_key_byte_on_the_wire_or_unsealed_on_the_disk(tmp_path: Path) -> None
         for file in list(tmp_path.glob("a.db*")):  # noqa: ASYNC240  # a test
             data = file.read_bytes()
             assert [p for p in parts if p in data] == [], file
+        await b.close()
+
+    asyncio.run(main())
+
+
+def test_steps_that_a_block_cannot_take_are_refused_and_change_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        a, b = await pair(tmp_path)
+        await committed(a, b, 1)
+        await committed(a, b, 2)
+        chunks = await a.chunks()
+        (held,) = [bytes.fromhex(chunk) for chunk in list(chunks)[:1]]
+        for step in (
+            a.spool.void(held),  # it is key already
+            a.spool.commit(held),
+            a.spool.accept(held, lambda record: lambda connection, head: None),
+            a.spool.accept(bytes(16), lambda record: lambda connection, head: None),  # nobody knows this one
+            a.spool.commit(bytes(16)),
+        ):
+            with pytest.raises(UnknownBlock) as caught:
+                await step
+            assert caught.value.code == "QKD-KEYS-UNKNOWN-BLOCK"
+        await a.spool.void(bytes(16))  # an unknown block stays unknown
+        assert await a.chunks() == chunks
+        await check_equal(a, b)
+        await a.close()
+        await b.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("role", ["alice", "bob"])
+def test_the_disk_is_really_full_and_becomes_free(tmp_path: Path, role: Role) -> None:
+    """SQLite's own "disk is full" (PRAGMA max_page_count) on one node: no key on either, and key again afterwards."""
+
+    async def main() -> None:
+        a, b = await pair(tmp_path)
+        await committed(a, b, 1)
+        before = {**await a.chunks()}
+        victim = a if role == "alice" else b
+        pages = await victim.database.run(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar())
+        await victim.database.run(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
+
+        async def work(node: Node, session: FakeSession) -> Any:
+            await node.committer.settle(session)
+            try:
+                return await node.committer.commit(block(2, 200_000), session)
+            except QkddError as error:
+                await session.abort(error)
+                raise
+
+        results = await both(Wire(), a, b, work)
+        assert StorageFull in {type(result) for result in results}
+        assert all(isinstance(result, QkddError) for result in results)
+        await victim.database.run(lambda c: c.exec_driver_sql("PRAGMA max_page_count = 1000000").scalar())
+        await settled(a, b)
+        assert await a.chunks() == before
+        await check_equal(a, b)
+        await committed(a, b, 3, 200_000)
+        assert len(await a.chunks()) == len(before) + 1
+        await check_equal(a, b)
+        await a.close()
         await b.close()
 
     asyncio.run(main())

@@ -10,13 +10,14 @@ import pytest
 
 from qkdd.control.errors import NotFound, NotNow
 from qkdd.core.counters import RecordingMeter
-from qkdd.core.errors import QkddError
+from qkdd.core.errors import Kind, QkddError
 from qkdd.core.units import Seconds
 from qkdd.device import DeviceConfig, Driver, Field, Identity
 from qkdd.device.errors import DeviceOffline
 from qkdd.device.facts import DriverFacts, Model, Quality, Tier
 from qkdd.node import devices as module
 from qkdd.node.devices import CountsConfig, CountWatch, Devices
+from qkdd.node.errors import DeviceMissing
 from qkdd.node.health import Health
 from qkdd.node.supervisor import State, Supervisor
 from qkdd.testing.clock import FakeClock
@@ -179,3 +180,18 @@ def test_bright_light_and_silent_detectors_are_told_once() -> None:
     assert feed(watch, (0, 0), (0, 0), (0, 0), (0, 0)) == [[], [], [], []]  # all dark: the source is off
     assert meter.gauges["qkdd_detector_dark_count_rate_hertz", (("detector", "1"), ("device", "d"))] == 0
     assert meter.gauges["qkdd_detector_count_rate_hertz", (("detector", "0"), ("device", "d"))] == 0
+
+
+def test_a_device_that_goes_away_while_it_is_waited_for_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        b = Bench(monkeypatch)
+        needed = asyncio.create_task(b.devices.need("x"))
+        await b.clock.settle()
+        slot = b.devices.slots["x"]
+        slot.ready.set()  # it came up, and was gone again before the waiter ran
+        with pytest.raises(DeviceMissing) as caught:
+            await needed
+        assert caught.value.code == "QKD-NODE-DEVICE-MISSING"
+        assert caught.value.kind is Kind.TRANSIENT  # the supervisor tries again
+
+    asyncio.run(main())

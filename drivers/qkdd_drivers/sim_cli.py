@@ -23,6 +23,7 @@ from qkdd_drivers.single_quantum_websq import protocol as websq
 from qkdd_drivers.single_quantum_websq.sim import SteadyBench, WebSqSim
 from qkdd_drivers.thorlabs_ell14.sim import Ell14Sim
 from qkdd_drivers.thorlabs_mpc320.sim import Mpc320Sim
+from qkdd_drivers.thorlabs_osw.sim import OswSim
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -162,6 +163,13 @@ def agiltron(
     """Agiltron FF 1x4 or 1x8 optical switch (serial)."""
     _one_place(pty, listen)
     _run(FfSim(pty=pty, listen=_place(listen), seed=seed, channels=channels), fault)
+
+
+@app.command()
+def osw(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
+    """Thorlabs OSW optical switch (serial)."""
+    _one_place(pty, listen)
+    _run(OswSim(pty=pty, listen=_place(listen), seed=seed), fault)
 
 
 @app.command("qkdd-board")

@@ -15,6 +15,8 @@ from qkdd_drivers.ozoptics_epc400.driver import Epc400
 from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
 from qkdd_drivers.thorlabs_ell14.driver import Ell14
 from qkdd_drivers.thorlabs_ell14.sim import Ell14Sim
+from qkdd_drivers.thorlabs_osw.driver import Osw
+from qkdd_drivers.thorlabs_osw.sim import OswSim
 
 from qkdd.device import errors
 from qkdd.testing.contract import DriverContract, SimulatorLike
@@ -147,4 +149,31 @@ class TestFf1x4(_Quick):
                 await self.make(address).open()
 
         self.simulator = lambda: FfSim(seen.append, channels=8)  # type: ignore[method-assign]
+        self.run(scene)
+
+
+class TestOsw(_Quick):
+    __test__ = True
+    driver = Osw
+    driver_name = "thorlabs_osw"
+    patience = {"switch_time": 0.4}
+
+    def simulator(self) -> SimulatorLike:
+        return OswSim()
+
+    async def exercise(self, driver: Any) -> None:
+        assert await driver.select(2) == 2
+        assert await driver.get("path") == ("cross",)
+        assert await driver.set("path", "bar") == ("bar",)
+
+    def test_it_closes_to_the_configured_path(self) -> None:
+        seen: list[int] = []
+
+        async def scene(_: Any, address: Any) -> None:
+            async with self.make(address, settings={"on_close": "cross"}) as driver:
+                assert driver.identity.firmware == "1.30"
+                assert not seen
+            assert seen == [2]
+
+        self.simulator = lambda: OswSim(seen.append)  # type: ignore[method-assign]
         self.run(scene)

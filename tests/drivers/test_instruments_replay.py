@@ -11,6 +11,7 @@ from qkdd_drivers.agiltron_ff.driver import Ff1x4
 from qkdd_drivers.ozoptics_dd100.driver import Dd100
 from qkdd_drivers.ozoptics_epc400.driver import Epc400
 from qkdd_drivers.thorlabs_ell14.driver import Ell14
+from qkdd_drivers.thorlabs_osw.driver import Osw
 
 from qkdd.core.counters import RecordingMeter
 from qkdd.device import DeviceConfig, errors
@@ -255,3 +256,27 @@ def test_agiltron_that_does_not_switch_has_refused() -> None:
 def test_agiltron_that_is_none(answer: bytes, kind: type[Exception]) -> None:
     with replay((FF_AT_1[0], answer)) as link, pytest.raises(kind):
         talk(Ff1x4, link, lambda d: d.ping())
+
+
+# Section 15: Thorlabs OSW
+
+OSW_OPENS = [(b"S?\n", b"1\r\n"), (b"T?\n", b"2\r\n"), (b"I?\n", b"OSW 1.4\r\n")]
+
+
+def test_osw_identity_and_switching() -> None:
+    async def scene(driver: Osw) -> tuple[str, str, int]:
+        return driver.identity.model, driver.identity.firmware, await driver.select(2)
+
+    with replay(*OSW_OPENS, (b"S 2\n", b""), (b"S?\n", b"2\r\n")) as link:
+        assert talk(Osw, link, scene) == ("OSW type 2", "1.4", 2)
+    with replay(*OSW_OPENS, (b"S 1\n", b""), (b"S?\n", b"1\r\n")) as link:
+        talk(Osw, link, lambda d: asyncio.sleep(0), on_close="bar")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [(b"3\r\n", errors.WrongDevice), (b"\xff\r\n", errors.ProtocolError), (b"1", errors.DeviceTimeout)],
+)
+def test_osw_that_is_none(answer: bytes, kind: type[Exception]) -> None:
+    with replay((b"S?\n", answer)) as link, pytest.raises(kind):
+        talk(Osw, link, lambda d: d.ping())

@@ -5,8 +5,10 @@ a longer step means lost records, and steps that jump about mean that the bytes 
 from which records make sense again, and the doubtful ones are dropped. The vendor's library re-aligns by the same sign
 (a step beyond 2^25 units), fact sheet section 2.
 
-Loss without a long step shows as a gap that a steady rate makes impossible (40 mean intervals, once in 10^17 clicks), and
-as tag time that stays behind the host's clock. What cannot be seen here alone: a missed wrap (268 ms) is only repaired to
+Loss without a long step shows as a gap that a steady rate makes impossible (40 mean intervals, once in 10^13 clicks when
+the mean is taken from 64 of them), and as tag time that stays behind the host's clock. A rate is known only from 64
+intervals on, each counted once however the bytes were cut; before that nothing is judged by rate, and a gap is judged when
+64 records stand on either side of it. What cannot be seen here alone: a missed wrap (268 ms) is only repaired to
 the accuracy of the host's clock, so after the fault QKD-DEV-TAGS-LOST the link must align again.
 """
 
@@ -37,8 +39,8 @@ _PATIENCE = 256  # records in which one that fits must be found
 _NEAR = 1 << 8  # units by which inputs may be out of order where the alignment is in doubt
 _TAIL = 8  # records of the last call that are looked at again
 _GAP = 40.0  # mean intervals that no healthy gap exceeds
-_MEMORY = 256  # records over which the mean step is taken
-_WITNESS = 64  # records on either side from which the rate at a gap is taken
+_MEMORY = 256  # steps over which the mean step is taken
+_WITNESS = 64  # steps that a rate is known from: at the start, and on either side of a gap
 _HUNT_BYTES = 1 << 18  # while searching, older bytes than this are given up
 _WRAP_S = WRAP_UNITS * UNIT_PS * 1e-12
 _BEHIND = 0.75 * _WRAP_S  # seconds behind the host's clock that only a missed wrap explains
@@ -55,7 +57,9 @@ class TagStream:
         self._hunting = False
         self._origin: int | None = None  # ps of the first record
         self._until = 0
-        self._mean = 0.0  # mean step in units, recent
+        self._mean = 0.0  # mean step in units, recent; 0 while too few were seen
+        self._steps = np.empty(0, np.int64)  # recent steps: first those judged, then those that wait for witnesses
+        self._judged = 0  # how many of them were judged
         self._clock: tuple[float, int] | None = None  # (host seconds, until) that belong together
         self._behind: list[float] = []
         self._behind_since = 0.0
@@ -77,18 +81,18 @@ class TagStream:
         given = self._given // 4
         trial = replace(self._state)
         kernels.decode_tdc1(words[:given], trial)
-        voids = trial.voids
+        voids, last = trial.voids, trial.last
         times, patterns, _ = kernels.decode_tdc1(words[given:], trial)
         longest = trial.largest_step_ps // UNIT_PS
         if self._hunting or trial.voids > voids or longest > _SHORT or self._slower(words):
             return self._careful(raw, now)
         if self._origin is None and len(words):
             self._origin = int(words[0] >> np.uint32(5)) * UNIT_PS
-        lost = self._gaps(words, max(given - 1, 0), longest)
+        lost = self._judge(_steps(words[given:], last))
         tail = min(_TAIL, len(words))
         kernels.decode_tdc1(words[: len(words) - tail], self._state)
         self._tail, self._given = raw[4 * (len(words) - tail) :], 4 * tail
-        return self._finish([times], [patterns], trial, words, lost, {TagsLost.code} if lost else set(), now)
+        return self._finish([times], [patterns], trial, lost, {TagsLost.code} if lost else set(), now)
 
     # The usual way
 
@@ -97,14 +101,10 @@ class TagStream:
         times: list[NDArray[np.int64]],
         patterns: list[NDArray[np.uint8]],
         end: kernels.Tdc1State,
-        words: Words,
         lost: int,
         faults: set[str],
         now: float,
     ) -> TagBlock:
-        if len(words) > 1:
-            mean = float(np.mean(_steps(words)))
-            self._mean += (mean - self._mean) * (min(1.0, len(words) / _MEMORY) if self._mean else 1.0)
         if end.last is not None and self._origin is not None:
             reached = (end.wraps * WRAP_UNITS + end.last) * UNIT_PS
             self._until = max(self._until, reached - self._origin)
@@ -133,25 +133,34 @@ class TagStream:
 
     # Loss that leaves no impossible step
 
-    def _gaps(self, words: Words, start: int, longest: int) -> int:
-        """Lower bound of clicks lost in gaps that a steady rate makes impossible; 0 when there are none.
+    def _judge(self, new: NDArray[np.int64]) -> int:
+        """Learn the rate from new steps. Lower bound of clicks lost in gaps that a steady rate makes impossible.
 
-        start: first step that was not looked at before.
+        A step is judged, once, when _WITNESS steps have followed it: the verdict does not depend on how bytes were cut.
         """
-        steps = _steps(words)
-        mean = float(np.mean(steps)) if len(steps) >= _MEMORY else self._mean
-        if not mean or longest <= _GAP * mean:
-            return 0
+        steps = np.concatenate((self._steps, new))
+        end = len(steps) - _WITNESS
         lost = 0
-        for at in start + np.flatnonzero(steps[start:] > _GAP * mean):
-            before, after = steps[max(0, at - _WITNESS) : at], steps[at + 1 : at + 1 + _WITNESS]
-            sides = [float(np.mean(s)) if len(s) >= _WITNESS // 2 else self._mean for s in (before, after)]
-            lost += _missing(float(steps[at]), min(sides), max(sides))
+        first = max(self._judged, _WITNESS)
+        if end > first:
+            sums = np.concatenate((np.zeros(1, np.int64), np.cumsum(steps[first - _WITNESS :])))
+            means = (sums[_WITNESS:] - sums[:-_WITNESS]) / _WITNESS  # of the _WITNESS steps from each place on
+            before, after = means[: end - first], means[_WITNESS + 1 :]
+            for at in np.flatnonzero(steps[first:end] > _GAP * np.maximum(before, after)):
+                sides = float(before[at]), float(after[at])
+                lost += _missing(float(steps[first + at]), min(sides), max(sides))
+        end = max(end, 0)
+        start = max(0, end - _MEMORY)
+        if end > self._judged and end - start >= _WITNESS:
+            self._mean = float(np.mean(steps[start:end]))
+        self._steps, self._judged = steps[start:], end - start
         return lost
 
     def _missed_wraps(self, now: float) -> bool:
         """Compare with the host's clock; add the wraps that were missed, if any."""
-        if self._clock is None or self._mean > 5 * _BUSY:  # too few clicks to tell late ones from missed wraps
+        if self._hunting:  # what came is not decoded yet
+            return False
+        if self._clock is None or not 0 < self._mean <= 5 * _BUSY:  # too few clicks to tell late from missed wraps
             self._clock = (now, self._until)
             return False
         behind = (now - self._clock[0]) - (self._until - self._clock[1]) * 1e-12
@@ -175,8 +184,10 @@ class TagStream:
 
     def _careful(self, raw: bytes, now: float) -> TagBlock:
         """Go through `raw` from one impossible step to the next, finding the alignment again after each."""
+        given = self._given
         if not self._hunting:  # void words, which the fact sheet says may appear, are no fault
             words = np.frombuffer(raw, "<u4", len(raw) // 4)
+            given = 4 * int(np.count_nonzero(words[: given // 4]))
             raw = words[words != 0].tobytes() + raw[4 * len(words) :]
         faults: set[str] = set()
         times: list[NDArray[np.int64]] = []
@@ -184,20 +195,23 @@ class TagStream:
         lost = 0
         state = replace(self._state)
         position = 0  # first byte not yet judged
-        good = np.empty(0, np.uint32)
         while True:
             words = np.frombuffer(raw, "<u4", (len(raw) - position) // 4, position)
             bad = self._first_bad(words, state)
             if not self._hunting and bad == len(words):
-                self._accept(words, state, times, patterns)
-                good = words if len(words) > 1 else good
+                new = max(0, given - position) // 4
+                before = int(words[new - 1] >> np.uint32(5)) if new else state.last
+                self._accept(words, state, times, patterns, given - position)
+                if missing := self._judge(_steps(words[new:], before)):
+                    faults.add(TagsLost.code)
+                    lost += missing
                 break
             if not self._hunting:
                 start = max(0, bad - _DOUBT)
-                self._accept(words[:start], state, times, patterns)
-                good = words[:start] if start > 1 else good
+                self._accept(words[:start], state, times, patterns, given - position)
                 position += 4 * start
                 self._hunting = True
+                self._steps, self._judged = np.empty(0, np.int64), 0  # whatever follows, it is no neighbour
             found = self._search(raw, position, state)
             if found is None:
                 if len(raw) - position > _HUNT_BYTES:
@@ -209,7 +223,8 @@ class TagStream:
             skipped = found - position
             if skipped % 4 == 0 and self._only_gap(raw, position, found):
                 # nothing is wrong with the bytes: records are missing, or the rate has changed
-                self._accept(np.frombuffer(raw, "<u4", skipped // 4, position), state, times, patterns)
+                sound = np.frombuffer(raw, "<u4", skipped // 4, position)
+                self._accept(sound, state, times, patterns, given - position)
                 after = np.frombuffer(raw, "<u4", _RUN, found)
                 step = (int(after[0] >> np.uint32(5)) - (state.last or 0)) % WRAP_UNITS
                 mean = float(np.mean(_steps(after)))
@@ -224,30 +239,29 @@ class TagStream:
                 lost += max(1, skipped // 4)
             # the first record after the gap is good by itself
             one = np.frombuffer(raw, "<u4", 1, found)
-            self._accept(one, state, times, patterns)
+            self._accept(one, state, times, patterns, given - found)
             position = found + 4
-        given = self._given
-        self._state, self._tail, self._given = state, raw[position:], 0
+        # while the place is searched, the doubtful records that were given out already stay marked as given
+        self._state, self._tail, self._given = state, raw[position:], max(0, given - position)
         if not self._hunting:
             rest = len(raw) - position
-            self._tail = raw[position + rest // 4 * 4 :]
-        return self._finish_careful(times, patterns, good, lost, faults, now, given)
+            self._tail, self._given = raw[position + rest // 4 * 4 :], 0
+        return self._finish_careful(times, patterns, lost, faults, now)
 
     def _finish_careful(
         self,
         times: list[NDArray[np.int64]],
         patterns: list[NDArray[np.uint8]],
-        good: Words,
         lost: int,
         faults: set[str],
         now: float,
-        given: int,
     ) -> TagBlock:
-        if given and times and self._origin is not None:  # the tail was given out before
+        # records read at a wrong offset may have been given out: time does not run back behind them
+        if TagsSlipped.code in faults and times and self._origin is not None:
             stamps, found = np.concatenate(times), np.concatenate(patterns)
             fresh = stamps - self._origin > self._until
             times, patterns = [stamps[fresh]], [found[fresh]]
-        return self._finish(times, patterns, self._state, good, lost, faults, now)
+        return self._finish(times, patterns, self._state, lost, faults, now)
 
     def _accept(
         self,
@@ -255,7 +269,12 @@ class TagStream:
         state: kernels.Tdc1State,
         times: list[NDArray[np.int64]],
         patterns: list[NDArray[np.uint8]],
+        given: int = 0,
     ) -> None:
+        """Decode sound records. given: of their bytes, so many at the front were given out before (may be negative)."""
+        old = min(max(0, given) // 4, len(words))
+        kernels.decode_tdc1(words[:old], state)
+        words = words[old:]
         if not len(words):
             return
         if self._origin is None:
@@ -324,9 +343,14 @@ class TagStream:
         return bool(np.all(_steps(words) <= _SHORT)) and bool(np.all(words & (PATTERN | DUMMY) != 0))
 
 
-def _steps(words: Words) -> NDArray[np.int64]:
-    """Steps forward between neighbouring records, in units, int64[n-1]; 0 for disorder between inputs."""
+def _steps(words: Words, last: int | None = None) -> NDArray[np.int64]:
+    """Steps forward between neighbouring records, in units, int64[n-1]; 0 for disorder between inputs.
+
+    last: counter value of the record before the first, if there is one; then int64[n].
+    """
     ticks = (words >> np.uint32(5)).astype(np.int64)
+    if last is not None:
+        ticks = np.concatenate((np.array([last], np.int64), ticks))
     steps = (ticks[1:] - ticks[:-1]) % WRAP_UNITS
     steps[steps >= WRAP_UNITS - _DISORDER] = 0
     return steps

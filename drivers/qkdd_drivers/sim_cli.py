@@ -21,6 +21,7 @@ from qkdd_drivers.s15_tdc1.sim import PoissonClicks, Tdc1Sim
 from qkdd_drivers.simkit import Simulator
 from qkdd_drivers.single_quantum_websq import protocol as websq
 from qkdd_drivers.single_quantum_websq.sim import SteadyBench, WebSqSim
+from qkdd_drivers.srs_fs725.sim import Fs725Sim
 from qkdd_drivers.thorlabs_ell14.sim import Ell14Sim
 from qkdd_drivers.thorlabs_mpc320.sim import Mpc320Sim
 from qkdd_drivers.thorlabs_osw.sim import OswSim
@@ -170,6 +171,13 @@ def osw(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = N
     """Thorlabs OSW optical switch (serial)."""
     _one_place(pty, listen)
     _run(OswSim(pty=pty, listen=_place(listen), seed=seed), fault)
+
+
+@app.command()
+def fs725(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
+    """SRS FS725 rubidium frequency standard (serial)."""
+    _one_place(pty, listen)
+    _run(Fs725Sim(pty=pty, listen=_place(listen), seed=seed), fault)
 
 
 @app.command("qkdd-board")

@@ -14,6 +14,7 @@ from qkdd.device.tags import StreamStart, TagBlock
 __all__ = [
     "AskedSymbols",
     "Attenuator",
+    "ClockReference",
     "CountReading",
     "Detector",
     "FirmwareTarget",
@@ -112,6 +113,14 @@ class Attenuator(Protocol):
 
     async def set_attenuation(self, value: float) -> float:
         """Set, wait until it is there, return the read-back."""
+
+
+@runtime_checkable
+class ClockReference(Protocol):
+    """A frequency standard that taggers run on."""
+
+    async def is_locked(self) -> bool:
+        """Whether its frequency may be relied on."""
 
 
 @runtime_checkable

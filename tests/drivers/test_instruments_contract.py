@@ -13,6 +13,8 @@ from qkdd_drivers.ozoptics_dd100.driver import Dd100
 from qkdd_drivers.ozoptics_dd100.sim import Dd100Sim
 from qkdd_drivers.ozoptics_epc400.driver import Epc400
 from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
+from qkdd_drivers.srs_fs725.driver import Fs725
+from qkdd_drivers.srs_fs725.sim import Fs725Sim
 from qkdd_drivers.thorlabs_ell14.driver import Ell14
 from qkdd_drivers.thorlabs_ell14.sim import Ell14Sim
 from qkdd_drivers.thorlabs_osw.driver import Osw
@@ -176,4 +178,25 @@ class TestOsw(_Quick):
             assert seen == [2]
 
         self.simulator = lambda: OswSim(seen.append)  # type: ignore[method-assign]
+        self.run(scene)
+
+
+class TestFs725(_Quick):
+    __test__ = True
+    driver = Fs725
+    driver_name = "srs_fs725"
+
+    def simulator(self) -> SimulatorLike:
+        return Fs725Sim(line_end="\r\n")
+
+    async def exercise(self, driver: Any) -> None:
+        assert await driver.is_locked()
+        assert await driver.set("pulse_lock", False) == (False,)
+
+    def test_a_cold_clock_is_not_locked(self) -> None:
+        async def scene(_: Any, address: Any) -> None:
+            async with self.make(address, serial_number="72512") as driver:
+                assert await driver.get("locked") == (False,)
+
+        self.simulator = lambda: Fs725Sim(lock_s=60.0)  # type: ignore[method-assign]
         self.run(scene)

@@ -10,6 +10,7 @@ import pytest
 from qkdd_drivers.agiltron_ff.driver import Ff1x4
 from qkdd_drivers.ozoptics_dd100.driver import Dd100
 from qkdd_drivers.ozoptics_epc400.driver import Epc400
+from qkdd_drivers.srs_fs725.driver import Fs725
 from qkdd_drivers.thorlabs_ell14.driver import Ell14
 from qkdd_drivers.thorlabs_osw.driver import Osw
 
@@ -280,3 +281,46 @@ def test_osw_identity_and_switching() -> None:
 def test_osw_that_is_none(answer: bytes, kind: type[Exception]) -> None:
     with replay((b"S?\n", answer)) as link, pytest.raises(kind):
         talk(Osw, link, lambda d: d.ping())
+
+
+# Section 16: SRS FS725
+
+FS_OPENS = [(b"VB0\r", b""), (b"ST?\r", b"0,2,2,34,1,0\r"), (b"ID?\r", b"PRS10\r"), (b"SN?\r", b"12345\r")]
+
+
+@pytest.mark.parametrize(
+    ("field", "question", "answer", "expected"),
+    [
+        ("locked", b"LO?\r", b"1\r\n", (True,)),
+        ("pulse_lock", b"PL?\r", b"0\r", (False,)),
+        ("pulse_time", b"TT?\r", b"250\r", (250e-9,)),
+        ("case_temperature", b"AD10?\r", b"0.412\r", (314.35,)),
+        ("status", b"ST?\r", b"0,2,2,34,1,0\r", (0, 2, 2, 34, 1, 0)),
+    ],
+)
+def test_fs725_reads(field: str, question: bytes, answer: bytes, expected: tuple[Any, ...]) -> None:
+    with replay(*FS_OPENS, (question, answer)) as link:
+        assert talk(Fs725, link, lambda d: d.get(field)) == pytest.approx(expected)
+
+
+def test_fs725_sets_and_refuses() -> None:
+    with replay(*FS_OPENS, (b"PL1\r", b""), (b"PL?\r", b"1\r")) as link:
+        assert talk(Fs725, link, lambda d: d.set("pulse_lock", True)) == (True,)
+    with replay(*FS_OPENS, (b"PL1\r", b""), (b"PL?\r", b"0\r")) as link, noted("stays"):
+        talk(Fs725, link, lambda d: d.set("pulse_lock", True))
+    with replay(*FS_OPENS, (b"TT?\r", b"-1\r")) as link, noted("no pulse"):
+        talk(Fs725, link, lambda d: d.get("pulse_time"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (b"ready\r", errors.WrongDevice),
+        (b"0,2,2\r", errors.ProtocolError),
+        (b"0,2,2,34,1,256\r", errors.ProtocolError),
+        (b"0,2,2,34,1,0", errors.DeviceTimeout),
+    ],
+)
+def test_fs725_that_is_none(answer: bytes, kind: type[Exception]) -> None:
+    with replay(FS_OPENS[0], (b"ST?\r", answer)) as link, pytest.raises(kind):
+        talk(Fs725, link, lambda d: d.ping())

@@ -17,7 +17,7 @@ from cryptography import x509
 from qkdd.core.clock import SystemClock
 from qkdd.node.config import load_node
 from qkdd.node.daemon import Daemon
-from qkdd.peer import hello
+from qkdd.peer import Message, hello
 from qkdd.peer.pki import Authority, CredentialPaths
 from qkdd.testing.clock import FakeClock
 
@@ -251,6 +251,92 @@ def test_garbage_at_the_port_is_counted_and_leaves_the_session_alone(site: Site,
             assert failure.code in ("QKD-PEER-TLS", "QKD-PEER-TLS-NEGOTIATION")
             assert f'result="{failure.code}"' in alice.meter.exposition().decode()
             assert alice.link_run.session is session
+            assert linked(alice, bob)
+
+    asyncio.run(main())
+
+
+class Proxy:
+    """A middle box on TCP: passes everything on, and once flips a bit of what goes the chosen way."""
+
+    def __init__(self, port: int) -> None:
+        self.to, self.port = port, 0
+        self.flip = ""  # "up" (bob to alice) or "down"; cleared when it was done
+        self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to)
+        self._writers += [writer, far_writer]
+        await asyncio.gather(self._pass(reader, far_writer, "up"), self._pass(far_reader, writer, "down"))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str) -> None:
+        try:
+            while data := await reader.read(65536):
+                if self.flip == way:
+                    self.flip = ""
+                    data = data[:-1] + bytes([data[-1] ^ 1])
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass  # one end hung up, as it shall after a bad record
+        writer.close()
+
+
+class Note(Message, tag="test.bad-input.note"):
+    text: str
+
+
+@asynccontextmanager
+async def two_over_a_proxy(site: Site) -> AsyncIterator[tuple[Daemon, Daemon, Proxy]]:
+    async with running(site.node("alice")) as alice:
+        await until(lambda: alice.rooms.peer._server is not None)
+        async with Proxy(alice.rooms.peer.port) as proxy, running(site.node("bob", proxy.port)) as bob:
+            await until(lambda: linked(alice, bob))
+            yield alice, bob, proxy
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_flipped_bit_on_the_wire_ends_the_session_and_a_new_one_comes_by_itself(site: Site, way: str) -> None:
+    async def main() -> None:
+        async with two_over_a_proxy(site) as (alice, bob, proxy):
+            first = alice.link_run.session
+            sender = (bob if way == "up" else alice).link_run.session
+            assert first is not None
+            assert sender is not None
+            proxy.flip = way
+            await sender.send(Note("whatever"))
+            await until(lambda: linked(alice, bob) and alice.link_run.session is not first)
+            assert proxy.flip == ""
+            codes = {error.code for daemon in (alice, bob) for error in daemon.errors() if error.part == "peer"}
+            assert codes
+            assert codes <= {"QKD-PEER-TLS", "QKD-PEER-CLOSED"}
+            assert any(counted(daemon, code) for daemon in (alice, bob) for code in codes)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_flipped_bit_in_a_new_handshake_is_counted_and_the_session_stands(site: Site, way: str) -> None:
+    async def main() -> None:
+        async with two_over_a_proxy(site) as (alice, bob, proxy):
+            first = alice.link_run.session
+            proxy.flip = way
+            await bob.reload()  # bob begins a handshake on a new connection
+            await until(lambda: 'result="QKD-PEER-' in bob.meter.exposition().decode())
+            assert proxy.flip == ""
+            assert alice.link_run.session is first
             assert linked(alice, bob)
 
     asyncio.run(main())

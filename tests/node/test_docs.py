@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,15 @@ def test_the_configuration_page_names_every_section_and_key() -> None:
     assert not [
         key for key in keys(NodeConfig) if f"`{key}`" not in page and f"[{key}" not in page and f".{key}]" not in page
     ]
+
+
+def test_the_table_of_bad_input_names_codes_and_tests_that_exist() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "bad-input.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page))
+    assert len(named) > 30
+    missing = [f"{file}::{name}" for file, name in named if f"def {name}(" not in (root / file).read_text()]
+    assert not missing, missing
+    codes = set(re.findall(r"`(QKD-[A-Z-]+)`", page))
+    assert codes
+    assert codes <= set(all_errors()), codes - set(all_errors())

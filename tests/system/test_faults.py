@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -370,6 +371,25 @@ def test_a_kms_that_is_killed_gets_all_keys_when_it_is_back(rig: Rig) -> None:
     rig.until(lambda: rig.part("alice", "kms")["state"] == "up", "the KMS is back")
     released = lambda: {b for b, s in stores.blocks(rig.layout.node_store("alice")).items() if s == "released"}  # noqa: E731
     rig.until(lambda: waiting <= released(), "everything that waited is handed over")
+
+
+def test_a_disk_that_takes_no_more_stops_key_and_lets_it_go_on(rig: Rig) -> None:
+    """The kernel refuses bob every write beyond a limit, as a quota does (SQLite calls this a failed write, not a full disk)."""
+    codes = ("QKD-CORE-STORAGE", "QKD-CORE-DISK-FULL")
+    process = rig.processes["bob"].child
+    before = sum(rig.error("bob", code) for code in codes)
+    _, hard = resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE)
+    limit = max(256 << 10, process.log.stat().st_size + (64 << 10))  # room for the log, not for the store
+    resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        rig.until(lambda: sum(rig.error("bob", code) for code in codes) > before, "bob says that he cannot write")
+        assert sum(rig.metric("bob", "qkdd_errors_total", code=code) for code in codes) >= 1
+        stands = rig.held("bob")
+    finally:
+        resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    rig.in_service()
+    assert stands < rig.held("bob")
+    assert process.process.returncode is None  # the daemon healed by itself
 
 
 def test_a_peer_that_falls_silent_and_comes_back(rig: Rig) -> None:

@@ -152,6 +152,25 @@ qkdd_status qkdd_cascade_to_permuted(const uint64_t *frame, size_t pass, const u
                                      uint32_t *permuted);
 /* The bits in original order, one a byte. */
 qkdd_status qkdd_cascade_bits(const uint64_t *frame, uint8_t *bits);
+/* ---- LDPC: syndromes and decoding of quasi-cyclic codes (docs/rooms/ldpc.md) ---- */
+/* Row r of circulants has the entries starts[r] to starts[r + 1] - 1 (1 to 160, ascending columns): check i of row r holds the
+ * bits (i + shift) mod lifting of its columns. lifting is a multiple of 64, at most 8192; at most 4096 columns and rows. */
+typedef struct {
+    uint32_t lifting, columns, rows;
+    const uint32_t *starts, *columns_of, *shifts;
+} qkdd_ldpc_code;
+
+/* syndrome[rows * lifting] of bits[columns * lifting]. Constant-time in the bits. */
+qkdd_status qkdd_ldpc_syndrome(const qkdd_ldpc_code *code, const uint8_t *bits, uint8_t *syndrome);
+/* 64-bit words that decoding needs. */
+qkdd_status qkdd_ldpc_workspace(const qkdd_ldpc_code *code, size_t *words);
+/* The error pattern errors[columns * lifting] of this syndrome, by at most `iterations` of layered min-sum. prior: the bits'
+ * values before (positive: no error), magnitudes up to 95. tables[32 * stages]: outgoing magnitude for the smallest incoming
+ * one, of the first stage whose limit (2^-16 of the checks) the share of unsatisfied checks reaches, or of the last.
+ * *used: iterations taken, or iterations + 1 and errors zeroed if none was found. Time depends on the errors, not on a key. */
+qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome, const int8_t *prior, const uint8_t *tables,
+                             const uint32_t *limits, size_t stages, uint32_t iterations, uint64_t *workspace, size_t words,
+                             uint8_t *errors, uint32_t *used);
 /* CDEF END */
 
 #endif

@@ -1,0 +1,180 @@
+"""Quasi-cyclic LDPC codes for the binary symmetric channel: the shipped family, syndromes, and decoding of error patterns."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qkdd_native._kernels import ffi, lib
+from qkdd_native.arrays import pointer, size, vector
+from qkdd_native.status import Status, StatusError, check
+
+FAMILY = Path(__file__).parent / "codes" / "bsc65536.qc"
+FAMILY_SHA256 = "a78e8cf04628bc03a62e89aa48a8502dfa13bf591817d13b88382e8f11c29cdc"
+MAGIC = b"QKDDQC01"
+KNOWN = 95  # value of a bit that cannot be wrong
+
+
+class LdpcCode:
+    """One code: `rows` rows of circulants of `lifting` × `lifting` over `columns` columns, and `extra` rows for retries.
+
+    A frame has `size` = columns · lifting bits. The syndrome of its first r rows has r · lifting bits; rows <= r <= rows + extra.
+    `start`: magnitude of an unknown bit before decoding (the tables are made for it). Immutable, for any number of threads.
+    """
+
+    __slots__ = (
+        "_columns_of",
+        "_limits",
+        "_shifts",
+        "_starts",
+        "_tables",
+        "columns",
+        "extra",
+        "lifting",
+        "rows",
+        "start",
+    )
+
+    def __init__(
+        self,
+        lifting: int,
+        columns: int,
+        rows: int,
+        extra: int,
+        start: int,
+        limits: NDArray[np.uint32],
+        tables: NDArray[np.uint8],
+        starts: NDArray[np.uint32],
+        columns_of: NDArray[np.uint32],
+        shifts: NDArray[np.uint32],
+    ) -> None:
+        self.lifting, self.columns, self.rows, self.extra, self.start = lifting, columns, rows, extra, start
+        self._limits = vector(limits, np.uint32, "limits")
+        self._tables = vector(tables, np.uint8, "tables")
+        self._starts = vector(starts, np.uint32, "starts")
+        self._columns_of = vector(columns_of, np.uint32, "columns_of")
+        self._shifts = vector(shifts, np.uint32, "shifts")
+        edges = len(self._columns_of)
+        whole = len(self._starts) == rows + extra + 1 and len(self._shifts) == edges and int(self._starts[-1]) == edges
+        if not whole or len(self._tables) != 32 * len(self._limits) or not 1 <= start <= KNOWN:
+            raise StatusError(Status.BAD_ARGUMENT, "the parts of an LDPC code do not fit each other")
+        self._workspace(rows + extra)  # refuses a code outside the kernel's domain
+
+    @property
+    def size(self) -> int:
+        return self.columns * self.lifting
+
+    @property
+    def leak(self) -> float:
+        """Syndrome bits over bits of a whole frame, without retries."""
+        return self.rows / self.columns
+
+    def _code(self, rows: int) -> object:
+        return ffi.new(
+            "qkdd_ldpc_code *",
+            (
+                self.lifting,
+                self.columns,
+                rows,
+                pointer(self._starts),
+                pointer(self._columns_of),
+                pointer(self._shifts),
+            ),
+        )
+
+    def _workspace(self, rows: int) -> int:
+        words = ffi.new("size_t *")
+        check(lib.qkdd_ldpc_workspace(self._code(rows), words), "LdpcCode")
+        return int(words[0])
+
+    def _rows(self, rows: int) -> int:
+        if not self.rows <= rows <= self.rows + self.extra:
+            raise StatusError(Status.BAD_ARGUMENT, f"rows must be {self.rows} to {self.rows + self.extra}, not {rows}")
+        return int(rows)
+
+    def syndrome(self, bits: NDArray[np.uint8], rows: int | None = None) -> NDArray[np.uint8]:
+        """uint8[rows · lifting] of bits uint8[size]; `rows` None: without the rows for retries. Constant-time in the bits."""
+        rows = self._rows(self.rows if rows is None else rows)
+        bits = vector(bits, np.uint8, "bits")
+        if len(bits) != self.size:
+            raise StatusError(Status.BAD_ARGUMENT, f"a frame has {self.size} bits, not {len(bits)}")
+        out = np.empty(rows * self.lifting, np.uint8)
+        check(lib.qkdd_ldpc_syndrome(self._code(rows), pointer(bits), pointer(out)), "syndrome")
+        return out
+
+    def decode(
+        self, syndrome: NDArray[np.uint8], prior: NDArray[np.int8], iterations: int
+    ) -> tuple[NDArray[np.uint8] | None, int]:
+        """The error pattern uint8[size] with this syndrome and the iterations that it took; None if none was found.
+
+        syndrome: of the errors (alice's XOR bob's), of as many rows as it has bits for. prior: int8[size], `start` for a bit that
+        may be wrong, KNOWN for one that is known. What is found has the right syndrome; only a hash tells whether it is right.
+        """
+        syndrome, prior = vector(syndrome, np.uint8, "syndrome"), vector(prior, np.int8, "prior")
+        rows = self._rows(len(syndrome) // self.lifting)
+        if len(syndrome) != rows * self.lifting or len(prior) != self.size:
+            raise StatusError(Status.BAD_ARGUMENT, "syndrome or prior are not of this code's size")
+        iterations = size(iterations, "iterations", 10_000)
+        workspace = np.empty(self._workspace(rows), np.uint64)
+        errors, used = np.empty(self.size, np.uint8), ffi.new("uint32_t *")
+        code = lib.qkdd_ldpc_decode(
+            self._code(rows),
+            pointer(syndrome),
+            ffi.from_buffer("int8_t[]", prior),
+            pointer(self._tables),
+            pointer(self._limits),
+            len(self._limits),
+            iterations,
+            pointer(workspace),
+            len(workspace),
+            pointer(errors),
+            used,
+        )
+        check(code, "decode")
+        taken = int(used[0])
+        return (errors, taken) if taken <= iterations else (None, iterations)
+
+    def __repr__(self) -> str:
+        return f"<LdpcCode {self.size} bits, leak {self.leak:.3f}>"
+
+
+C = TypeVar("C", bound=LdpcCode)
+
+
+def parse(data: bytes, kind: type[C]) -> tuple[C, ...]:
+    """The codes of a family file (form: docs/rooms/ldpc.md) as `kind`, in order of leak. Raises StatusError on anything else."""
+    if data[: len(MAGIC)] != MAGIC:
+        raise StatusError(Status.MALFORMED, "this is no family of LDPC codes")
+    at = len(MAGIC)
+
+    def take(count: int, kind: str) -> NDArray[np.generic]:
+        nonlocal at
+        last = at + count * np.dtype(kind).itemsize
+        if last > len(data):
+            raise StatusError(Status.TRUNCATED, "the family of LDPC codes ends early")
+        part = np.frombuffer(data, kind, count, at)
+        at = last
+        return part
+
+    codes = []
+    for _ in range(int(take(1, "<u4")[0])):
+        lifting, columns, rows, extra, start, stages, edges = (int(value) for value in take(7, "<u4"))
+        limits, tables = take(stages, "<u4").astype(np.uint32), take(32 * stages, "u1").astype(np.uint8)
+        starts = np.append(0, np.cumsum(take(rows + extra, "u1"), dtype=np.int64)).astype(np.uint32)
+        columns_of, shifts = take(edges, "<u2").astype(np.uint32), take(edges, "<u2").astype(np.uint32)
+        codes.append(kind(lifting, columns, rows, extra, start, limits, tables, starts, columns_of, shifts))
+    if at != len(data):
+        raise StatusError(Status.MALFORMED, "bytes are left over behind the family of LDPC codes")
+    return tuple(sorted(codes, key=lambda code: code.leak))
+
+
+def family(kind: type[C]) -> tuple[C, ...]:
+    """The shipped codes in order of leak. Raises StatusError if the file is not the one that was shipped."""
+    data = FAMILY.read_bytes()
+    if hashlib.sha256(data).hexdigest() != FAMILY_SHA256:
+        raise StatusError(Status.MALFORMED, f"{FAMILY.name} is not the file that belongs to this version")
+    return parse(data, kind)

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Syndromes and decoding of quasi-cyclic LDPC codes: layered min-sum (Hocevar, SIPS 2004; Chen et al., IEEE Trans. Commun. 53
+ * (2005) 1288) on int8_t, lanes along the lifting. The decoder looks for the error pattern whose syndrome is given. */
+#include "ldpc.h"
+
+#define COLUMNS_MOST 4096
+#define ROWS_MOST 4096
+#define LIFTING_MOST 8192
+
+static int sound(const qkdd_ldpc_code *code) {
+    if (code->lifting < 64 || code->lifting > LIFTING_MOST || code->lifting % 64) return 0;
+    if (code->columns < 1 || code->columns > COLUMNS_MOST || code->rows < 1 || code->rows > ROWS_MOST) return 0;
+    if (code->starts[0] != 0) return 0;
+    for (uint32_t row = 0; row < code->rows; row++) {
+        uint32_t first = code->starts[row], last = code->starts[row + 1];
+        if (last <= first || last - first > LDPC_DEGREE) return 0;
+        /* ascending columns: no column twice in a row, on which the layers rely */
+        for (uint32_t e = first; e < last; e++)
+            if (code->columns_of[e] >= code->columns || code->shifts[e] >= code->lifting ||
+                (e > first && code->columns_of[e] <= code->columns_of[e - 1]))
+                return 0;
+    }
+    return 1;
+}
+
+static size_t stride_of(const qkdd_ldpc_code *code) { return LDPC_PAD + code->lifting + 2 * LDPC_PAD; }
+
+qkdd_status qkdd_ldpc_workspace(const qkdd_ldpc_code *code, size_t *words) {
+    if (!sound(code)) return QKDD_BAD_ARGUMENT;
+    size_t bytes = code->columns * stride_of(code) + ((size_t)code->starts[code->rows] + code->rows) * code->lifting;
+    *words = (bytes + LDPC_PAD) / 8;
+    return QKDD_OK;
+}
+
+qkdd_status qkdd_ldpc_syndrome(const qkdd_ldpc_code *code, const uint8_t *bits, uint8_t *syndrome) {
+    if (!sound(code)) return QKDD_BAD_ARGUMENT;
+    const size_t z = code->lifting;
+    uint8_t all = 0;
+    for (size_t i = 0; i < code->columns * z; i++) all |= bits[i];
+    memset(syndrome, 0, code->rows * z);
+    if (all > 1) return QKDD_MALFORMED;
+    for (uint32_t row = 0; row < code->rows; row++) {
+        uint8_t *out = syndrome + row * z;
+        for (uint32_t e = code->starts[row]; e < code->starts[row + 1]; e++) {
+            const uint8_t *in = bits + code->columns_of[e] * z;
+            const size_t shift = code->shifts[e];
+            for (size_t i = 0; i < z - shift; i++) out[i] ^= in[i + shift];
+            for (size_t i = 0; i < shift; i++) out[z - shift + i] ^= in[i];
+        }
+    }
+    return QKDD_OK;
+}
+
+/* The table for this share of unsatisfied checks: the first stage whose limit (in 2^-16) the share reaches, else the last. */
+static const uint8_t *stage(const uint8_t *tables, const uint32_t *limits, size_t stages, size_t unsatisfied, size_t checks) {
+    size_t share = unsatisfied * 65536 / checks, i = 0;
+    while (i + 1 < stages && share < limits[i]) i++;
+    return tables + i * (LDPC_TOP + 1);
+}
+
+qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome, const int8_t *prior, const uint8_t *tables,
+                             const uint32_t *limits, size_t stages, uint32_t iterations, uint64_t *workspace, size_t words,
+                             uint8_t *errors, uint32_t *used) {
+    size_t needed;
+    qkdd_status status = qkdd_ldpc_workspace(code, &needed);
+    if (status != QKDD_OK) return status;
+    if (words < needed) return QKDD_NO_SPACE;
+    if (stages < 1) return QKDD_BAD_ARGUMENT;
+    const size_t z = code->lifting, checks = code->rows * z, size = code->columns * z, stride = stride_of(code);
+    for (size_t i = 0; i < stages * (LDPC_TOP + 1); i++)
+        if (tables[i] > LDPC_TOP) return QKDD_BAD_ARGUMENT;
+    for (size_t i = 0; i < size; i++)
+        if (prior[i] < -LDPC_CLIP || prior[i] > LDPC_CLIP) return QKDD_BAD_ARGUMENT;
+    size_t unsatisfied = 0;
+    uint8_t all = 0;
+    for (size_t i = 0; i < checks; i++) all |= syndrome[i], unsatisfied += syndrome[i];
+    if (all > 1) return QKDD_MALFORMED;
+
+    ldpc_iterate *iterate = qkdd_portable_ldpc_iterate;
+    ldpc_satisfied *satisfied = qkdd_portable_ldpc_satisfied;
+#if defined(__x86_64__)
+    if (qkdd_variant_current() >= QKDD_AVX512 && z >= 2 * LDPC_PAD) { /* layers need two vectors in a column */
+        iterate = qkdd_avx512_ldpc_iterate;
+        satisfied = qkdd_avx512_ldpc_satisfied;
+    } else if (qkdd_variant_current() >= QKDD_AVX2) {
+        iterate = qkdd_avx2_ldpc_iterate;
+        satisfied = qkdd_avx2_ldpc_satisfied;
+    }
+#endif
+    int8_t *memory = (int8_t *)workspace;
+    ldpc_state state = {.code = code, .stride = stride, .dummy = memory, .values = memory + 2 * LDPC_PAD};
+    state.messages = memory + LDPC_PAD + code->columns * stride;
+    state.target = (uint8_t *)state.messages + code->starts[code->rows] * z;
+    memset(memory, 0, needed * 8);
+    for (size_t column = 0; column < code->columns; column++) {
+        memcpy(state.values + column * stride, prior + column * z, z);
+        memcpy(state.values + column * stride + z, prior + column * z, LDPC_PAD);
+    }
+    for (size_t i = 0; i < checks; i++) state.target[i] = (uint8_t)(syndrome[i] << 7);
+
+    uint32_t done = 0;
+    int found = satisfied(&state);
+    while (!found && done < iterations) {
+        unsatisfied = iterate(&state, stage(tables, limits, stages, unsatisfied, checks));
+        done++;
+        found = satisfied(&state);
+    }
+    for (size_t column = 0; column < code->columns; column++)
+        for (size_t i = 0; i < z; i++) errors[column * z + i] = found && state.values[column * stride + i] < 0;
+    *used = found ? done : iterations + 1;
+    wipe(memory, needed * 8);
+    return QKDD_OK;
+}
+
+/* The portable variant, in the compiler's own vectors: a comparison gives -1 in the lanes where it holds. */
+typedef int8_t lanes16 __attribute__((vector_size(16)));
+
+static inline lanes16 load(const void *p) {
+    lanes16 a;
+    memcpy(&a, p, 16);
+    return a;
+}
+static inline void store(void *p, lanes16 a) { memcpy(p, &a, 16); }
+static inline lanes16 one(int8_t value) { return value - (lanes16){0}; }
+static inline lanes16 pick(lanes16 mask, lanes16 x, lanes16 y) { return (mask & x) | (~mask & y); }
+static inline lanes16 xored(lanes16 a, lanes16 b) { return a ^ b; }
+static inline lanes16 minus(lanes16 a, lanes16 b) { return a - b; }
+static inline lanes16 plus(lanes16 a, lanes16 b) { return a + b; }
+static inline lanes16 smaller(lanes16 a, lanes16 b) { return pick(a < b, a, b); }
+static inline lanes16 larger(lanes16 a, lanes16 b) { return pick(a < b, b, a); }
+static inline lanes16 clip(lanes16 a) { return larger(smaller(a, one(LDPC_CLIP)), one(-LDPC_CLIP)); }
+static inline lanes16 signed_by(lanes16 a, lanes16 s) {
+    lanes16 mask = s < 0;
+    return (a ^ mask) - mask;
+}
+static inline lanes16 size_of(lanes16 a) { return signed_by(a, a); }
+static inline lanes16 same(lanes16 a, lanes16 b, lanes16 x, lanes16 y) { return pick(a == b, x, y); }
+static inline lanes16 lookup(lanes16 a, const uint8_t *table) {
+    lanes16 out = {0};
+    for (int i = 0; i < 16; i++) out[i] = (int8_t)table[a[i]];
+    return out;
+}
+static inline size_t negative(lanes16 a) {
+    size_t count = 0;
+    for (int i = 0; i < 16; i++) count += a[i] < 0;
+    return count;
+}
+
+#define TARGET
+#define NAME(x) qkdd_portable_##x
+#define V lanes16
+#define LANES 16
+#define LOAD load
+#define STORE store
+#define ONE one
+#define XOR xored
+#define SUB minus
+#define ADD plus
+#define ABS size_of
+#define MIN smaller
+#define MAX larger
+#define CLIP clip
+#define SAME same
+#define NEGATIVE negative
+#define SIGNED signed_by
+#define LOOKUP lookup
+#include "ldpc_layer.h"

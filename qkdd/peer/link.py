@@ -99,7 +99,11 @@ class PeerLink:
         if self.config.listen is not None:
             host, port = split_address(self.config.listen)
             try:
-                self._server = await asyncio.get_running_loop().create_server(lambda: _Door(self), host, port)
+                # two steps: a cancellation between binding and serving must not lose the open socket
+                self._server = await asyncio.get_running_loop().create_server(
+                    lambda: _Door(self), host, port, start_serving=False
+                )
+                await self._server.start_serving()
             except OSError as error:
                 raise explain(error, f"listening on {self.config.listen}") from None
         _log.info(

@@ -29,6 +29,7 @@ _WRITE = 1.0
 _READ_CHUNK = 1 << 16
 _SLICE = 0.05  # seconds one blocking read takes at the longest: how soon a stream ends when told to
 _CADENCE = 0.05  # seconds between two blocks given out
+_LISTENED = 0.25  # seconds; the most that one empty read counts as listening, so that a process that was stopped hears no silence
 _SILENCE = 2.0  # seconds without tag or dummy (due every 0.14 s) after which the tagger counts as dead
 _CONFUSION = 5.0  # seconds in which the bytes slip again and again, after which the line counts as broken
 _BACKLOG = 1 << 26  # bytes that wait for a program that does not call read(); then the line is left to fill up
@@ -128,7 +129,7 @@ class Tdc1(Driver):
             await self.run("stop", lambda link: link.write(protocol.STOP, _WRITE), _WRITE)
 
     def _check_silence(self, pump: _Pump, operation: str) -> None:
-        if (silent := self._clock.monotonic() - pump.last_data) > _SILENCE:
+        if (silent := pump.silence) > _SILENCE:
             raise self.error(errors.DeviceTimeout, operation, f"neither tags nor dummy marks for {silent:.1f} s")
 
     # Hooks of the driver
@@ -236,7 +237,7 @@ class _Pump:
         self._size = 0
         self._lock = threading.Lock()
         self._ending = threading.Event()
-        self.last_data = clock.monotonic()
+        self.silence = 0.0  # seconds of listening in vain; while this process did not run it did not listen
         # no time-out of its own: every read in it has one
         self._task = asyncio.ensure_future(driver.run("read tags", self._work, math.inf))
 
@@ -245,12 +246,15 @@ class _Pump:
             if self._size > _BACKLOG:
                 self._ending.wait(_SLICE)
                 continue
+            began = self._clock.monotonic()
             data = link.read(_READ_CHUNK, _SLICE)
             if data:
                 with self._lock:
                     self._chunks.append(data)
                     self._size += len(data)
-                    self.last_data = self._clock.monotonic()
+                self.silence = 0.0
+            else:
+                self.silence += min(self._clock.monotonic() - began, _LISTENED)
 
     def take(self) -> bytes:
         """What has come since the last call."""

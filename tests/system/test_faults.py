@@ -267,6 +267,9 @@ def test_qkdctl_without_a_daemon_ends_with_3(rig: Rig, tmp_path: Path) -> None:
 
 def test_qkdctl_watch_shows_blocks_as_they_come(rig: Rig) -> None:
     command = [str(BIN / "qkdctl"), "--socket", str(rig.layout.control_socket("alice")), "watch", "--json"]
+
+    # a shell without job control starts its background jobs deaf to SIGINT, and their children with them
+    command = ["env", "--default-signal=INT", *command]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         kinds = set()

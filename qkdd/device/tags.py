@@ -23,7 +23,7 @@ class TagBlock:
     times: int64[n], picoseconds since the stream's start, non-decreasing over the whole stream.
     channels: uint8[n], input of the click, 0-based; a click of several inputs at once is several rows of equal time.
     until: picoseconds; the stream is complete up to here, also when nothing clicked.
-    lost: clicks known to be lost in this stretch (a lower bound); 0 when none.
+    lost: clicks lost in this stretch, told from the gap and the rate where the tagger does not count them; 0 when none.
     faults: stable codes of what went wrong in this stretch ("QKD-DEV-TAGS-LOST", …), empty when nothing did.
     reordered: clicks that came after a later one and were put into their place by the tagger's side (inputs of one tagger
         may overtake each other in its buffer); no fault, because nothing is missing.

@@ -207,7 +207,8 @@ def test_a_host_that_does_not_read_loses_tags_and_hears_of_it() -> None:
         reported = [b for b in blocks if "QKD-DEV-TAGS-LOST" in b.faults]
         # on a busy machine the small FIFO may run over once more: each time is reported
         assert reported
-        assert 0.7 * sim.words_lost < sum(b.lost for b in reported) <= sim.words_lost
+        # what was lost is told from the gap and the rate, which a busy machine blurs: the fact is sure, the number an estimate
+        assert 0.7 * sim.words_lost < sum(b.lost for b in reported) < 1.2 * sim.words_lost
         found = np.concatenate([b.times for b in blocks])
         assert np.all(np.diff(found) >= 0)
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 DeadlineContext = AbstractAsyncContextManager[object, bool | None]
@@ -44,30 +43,3 @@ class SystemClock:
 
     def deadline(self, seconds: float) -> DeadlineContext:
         return asyncio.timeout(seconds)
-
-
-@asynccontextmanager
-async def cancel_at(event: asyncio.Event) -> AsyncIterator[None]:
-    """Raise TimeoutError in the body once `event` is set (the fake clock's deadline)."""
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("a deadline needs a running task")
-    fired = False
-
-    async def watch() -> None:
-        nonlocal fired
-        await event.wait()
-        fired = True
-        task.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if fired and task.uncancel() <= 0:
-            raise TimeoutError from None
-        raise
-    finally:
-        watcher.cancel()
-        with suppress(asyncio.CancelledError):
-            await watcher

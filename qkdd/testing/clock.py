@@ -5,9 +5,36 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
-from qkdd.core.clock import DeadlineContext, cancel_at
+from qkdd.core.clock import DeadlineContext
+
+
+@asynccontextmanager
+async def _cancel_at(event: asyncio.Event) -> AsyncIterator[None]:
+    """Raise TimeoutError in the body once `event` is set (the fake clock's deadline)."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a deadline needs a running task")
+    fired = False
+
+    async def watch() -> None:
+        nonlocal fired
+        await event.wait()
+        fired = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if fired and task.uncancel() <= 0:
+            raise TimeoutError from None
+        raise
+    finally:
+        watcher.cancel()
+        with suppress(asyncio.CancelledError):
+            await watcher
 
 
 class FakeClock:
@@ -46,7 +73,7 @@ class FakeClock:
 
     @asynccontextmanager
     async def _deadline(self, seconds: float) -> AsyncIterator[None]:
-        async with cancel_at(self._event_at(self._now + seconds)):
+        async with _cancel_at(self._event_at(self._now + seconds)):
             yield
 
     async def settle(self, rounds: int = 50) -> None:

@@ -10,34 +10,46 @@ from qkdd.core.config import Section
 from qkdd.device import registry
 from qkdd.device.serial_link import serial_key
 
+WAYS = ("port", "host", "library", "program", "python", "recording")
+"""Keys of a device's section that say where it is; exactly one of them is given."""
+
 
 class DeviceConfig(Section, frozen=True):
     """One instrument: which driver, where it is, and what the site wants of it.
 
-    port: a serial device path (best under /dev/serial/by-id) or a pyserial URL. host: name or address for TCP;
-    tcp_ports: its ports when they are not the driver's usual ones. serial_number: refuse any other instrument.
-    limits: site limits by field, two values with unit. settings: values to set after each connect, by field; one value
-    for all elements or a list with one for each.
+    Where it is, in exactly one of these ways: port: a serial device path (best under /dev/serial/by-id) or a pyserial URL.
+    host: name or address for TCP; tcp_ports: its ports when they are not the driver's usual ones. library: path of the
+    vendor's shared library. program: the vendor's streaming program with its arguments. python: the interpreter that has
+    the vendor's Python package. recording: a file of time tags.
+    options: what the driver needs beside that before it opens; its README lists them. serial_number: refuse any other
+    instrument. limits: site limits by field, two values with unit. settings: values to set after each connect, by field;
+    one value for all elements or a list with one for each.
     """
 
     driver: str
     port: str = ""
     host: str = ""
+    library: str = ""
+    program: tuple[str, ...] = ()
+    python: str = ""
+    recording: str = ""
     tcp_ports: tuple[int, ...] = ()
+    options: dict[str, Any] = {}
     serial_number: str = ""
     limits: dict[str, Any] = {}
     settings: dict[str, Any] = {}
 
     def check(self) -> Iterator[tuple[str, str, str]]:
-        if bool(self.port) == bool(self.host):
+        given = [way for way in WAYS if getattr(self, way)]
+        if len(given) != 1:
             yield (
-                "port" if self.port else "driver",
-                "an instrument is reached by `port` or by `host`"
-                + (", not by both" if self.port else "; neither is given"),
-                'write port = "/dev/serial/by-id/…" or host = "192.0.2.1"',
+                given[0] if given else "driver",
+                f"an instrument is reached in one way: {', '.join(f'`{way}`' for way in WAYS)}; "
+                + (f"given are {', '.join(given)}" if given else "none is given"),
+                'write for example port = "/dev/serial/by-id/…" or host = "192.0.2.1"; the README of the driver says which',
             )
-        if self.port and self.tcp_ports:
-            yield "tcp_ports", "belongs to `host`, not to a serial port", "remove it"
+        if self.tcp_ports and not self.host:
+            yield "tcp_ports", "belongs to `host` only", "remove it"
         if any(not 0 < number < 65536 for number in self.tcp_ports):
             yield "tcp_ports", "a TCP port lies between 1 and 65535", ""
 
@@ -50,12 +62,29 @@ def bus_keys(config: DeviceConfig) -> tuple[str, ...]:
     """
     if config.port:
         return (serial_key(config.port),)
+    if not config.host:
+        return (place_key(config),)
     ports = config.tcp_ports
     if not ports:
         entry = registry.catalogue().get(config.driver)
         facts = entry.facts() if entry is not None else None
         ports = facts.tcp_ports if facts is not None else ()
     return tuple(f"tcp:{config.host}:{port}" for port in ports) or (f"tcp:{config.host}",)
+
+
+def place_key(config: DeviceConfig) -> str:
+    """Bus key of what is reached by a library, a program, an interpreter or a file.
+
+    One library serves several instruments: `serial_number`, or else the option `device_index`, tells them apart.
+    """
+    which = f"#{config.serial_number or config.options.get('device_index', '')}".rstrip("#")
+    if config.library:
+        return f"library:{os.path.realpath(config.library)}{which}"
+    if config.program:
+        return f"program:{' '.join(config.program)}"
+    if config.python:
+        return f"python:{os.path.abspath(config.python)}#{config.driver}{which}"
+    return f"recording:{os.path.realpath(config.recording)}"
 
 
 def check_devices(devices: Mapping[str, DeviceConfig]) -> Iterator[tuple[str, str, str]]:
@@ -65,7 +94,7 @@ def check_devices(devices: Mapping[str, DeviceConfig]) -> Iterator[tuple[str, st
         for key in bus_keys(config):
             if (owner := owners.setdefault(key, name)) != name:
                 yield (
-                    f"{name}.{'port' if config.port else 'host'}",
+                    f"{name}.{next((way for way in WAYS if getattr(config, way)), 'driver')}",
                     f"{_readable(config)} is already the line of device {owner!r}",
                     "give each instrument its own port",
                 )
@@ -74,6 +103,6 @@ def check_devices(devices: Mapping[str, DeviceConfig]) -> Iterator[tuple[str, st
 
 def _readable(config: DeviceConfig) -> str:
     if not config.port:
-        return config.host
+        return config.host or place_key(config)
     real = os.path.realpath(config.port)
     return config.port if "://" in config.port or real == config.port else f"{config.port} ({real})"

@@ -1,7 +1,8 @@
 """Distill: from sifted bits to secret bits, with the other node, under a plan that was fixed before."""
 
-from qkdd.distill.blocks import DistilledBlock, SiftedBlock
+from qkdd.distill.blocks import DecoyBlock, DistilledBlock, SiftedBlock
 from qkdd.distill.config import DistillConfig
+from qkdd.distill.decoy_config import DecoyChannel, DecoySettings
 from qkdd.distill.distiller import Distiller
 from qkdd.distill.errors import (
     BlockMalformed,
@@ -24,6 +25,9 @@ __all__ = [
     "BlockRefused",
     "BlockTooShort",
     "BlockUnpaid",
+    "DecoyBlock",
+    "DecoyChannel",
+    "DecoySettings",
     "DistillConfig",
     "DistilledBlock",
     "Distiller",

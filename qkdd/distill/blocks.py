@@ -40,6 +40,46 @@ class SiftedBlock:
         self.bits.fill(0)
 
 
+KEY_BASIS, TEST_BASIS = 0, 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecoyBlock:
+    """The detected rounds of one block of pulses in which both nodes had the same basis, on one node.
+
+    bits: uint8[m], 0 or 1. bases: uint8[m], 0 = Z makes key, 1 = X tests. intensities: uint8[m], 0 = signal, 1 and 2 = decoys,
+    as the transmitter announced them after the block's last detection was registered. pulses: sent in the block.
+    measured: mean photon numbers that the transmitter measured during the block (alice), None if it has no monitor.
+    """
+
+    number: int
+    bits: NDArray[np.uint8]
+    bases: NDArray[np.uint8]
+    intensities: NDArray[np.uint8]
+    pulses: int
+    acquisition_s: float
+    measured: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        columns = (self.bits, self.bases, self.intensities)
+        if any(column.dtype != np.uint8 or column.ndim != 1 for column in columns):
+            raise ValueError("bits, bases and intensities are uint8 arrays")
+        if len({column.size for column in columns}) != 1:
+            raise ValueError("bits, bases and intensities are of one and the same length")
+        if self.bits.size and (self.bits.max() > 1 or self.bases.max() > 1 or self.intensities.max() > 2):
+            raise ValueError("a bit and a basis is 0 or 1, an intensity 0, 1 or 2")
+
+    def __len__(self) -> int:
+        return int(self.bits.size)
+
+    def __repr__(self) -> str:
+        return f"<DecoyBlock {self.number}: {len(self)} bits of {self.pulses} pulses>"
+
+    def wipe(self) -> None:
+        """Zero the bits; `distil` does it when it is done with the block."""
+        self.bits.fill(0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DistilledBlock:
     """A block that passed every step on this node; it becomes key when both nodes hold it durably.

@@ -8,6 +8,7 @@ from typing import Literal
 
 from qkdd.core.config import Section
 from qkdd.core.units import Fraction
+from qkdd.distill.decoy_config import DecoySettings
 
 ProofName = Literal["bbm92/tl2017", "bbm92/lim2021"]
 
@@ -20,6 +21,7 @@ class DistillConfig(Section, frozen=True):
     eps_sec, eps_cor: secrecy and correctness parameter of one block; eps_auth: allowance for forging any of its tags.
     leak_efficiency: Cascade parities (one direction) over the Shannon limit for which the leak budget is sized.
     tags_per_block: Wegman-Carter tags of 128 bits that one block consumes, both directions together.
+    decoy: the pulses and the proof of a prepare-and-measure link, which takes the place of `proof`; None for entangled pairs.
     """
 
     proof: ProofName = "bbm92/tl2017"
@@ -31,6 +33,7 @@ class DistillConfig(Section, frozen=True):
     eps_auth: float = 1e-15
     leak_efficiency: float = 1.10
     tags_per_block: int = 8
+    decoy: DecoySettings | None = None
 
     @property
     def eps_block(self) -> float:
@@ -54,3 +57,6 @@ class DistillConfig(Section, frozen=True):
             yield "tags_per_block", f"{self.tags_per_block} lies outside 1 to 8", "the block protocol uses 8"
         if self.small_block < 0:
             yield "small_block", "is negative", "0 switches to bbm92/lim2021 never, 20000 is the default"
+        if self.decoy is not None and 0.0 < self.eps_sec < 1e-3 and 0.0 < self.eps_cor < 1e-3:
+            for key, problem, remedy in self.decoy.check_length(self.eps_sec, self.eps_cor):
+                yield f"decoy.{key}", problem, remedy

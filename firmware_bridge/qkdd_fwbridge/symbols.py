@@ -177,8 +177,21 @@ def answer_demand(about: int, here: NDArray[np.bool_], symbols: U8, oldest: int,
 
 
 def choose(words: NDArray[np.uint32], x: int, first: int, second: int) -> U8:
-    """Symbols from 32 random bits a pulse, as `messages.Prepare` says; what a board does in hardware."""
-    basis = ((words >> 1 & 0x7FFF) < x).astype(np.uint8)
-    level = words >> 16
-    intensity = np.where(level < first, 0, np.where(level < second, 1, 2)).astype(np.uint8)
-    return symbol(basis, (words & 1).astype(np.uint8), intensity)
+    """Symbols from 32 random bits a pulse, as `messages.Prepare` says; what a board does in hardware.
+
+    In single bytes and halves of words: a board at 10 MHz makes ten million of them a second beside everything else.
+    """
+    halves = np.ascontiguousarray(words, "<u4").view("<u2")
+    low, level = halves[0::2], halves[1::2]
+    out = (low & 1).astype(np.uint8) << np.uint8(2)
+    out |= ((low >> 1) < x).view(np.uint8) << np.uint8(3)
+    out |= _reaches(level, first)
+    out += _reaches(level, second)
+    return out
+
+
+def _reaches(level: NDArray[np.uint16], threshold: int) -> U8:
+    """uint8[n]: 1 where level >= threshold; 65536 is above every level."""
+    if threshold > 0xFFFF:
+        return np.zeros(len(level), np.uint8)
+    return (level >= threshold).view(np.uint8)

@@ -143,8 +143,9 @@ def test_lost_symbols_are_reported_with_their_number() -> None:
     run(test)
 
 
-def test_without_credit_no_pulse_goes_out() -> None:
+def test_without_credit_no_pulse_goes_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that does not read holds the transmitter; the skipped slots are announced, none is lost."""
+    monkeypatch.setattr("qkdd_drivers.qkdd_board.transmitter.driver._AHEAD", 1 << 20)
 
     async def test() -> None:
         async with board() as (_, driver):

@@ -21,7 +21,7 @@ from qkdd.core.errors import QkddError
 from qkdd.kernels import gap_decode
 from qkdd_drivers.qkdd_board import emission, registers
 from qkdd_drivers.qkdd_board.bootstore import BootStore, Refuse
-from qkdd_drivers.qkdd_board.emission import Emission, OnPulses
+from qkdd_drivers.qkdd_board.emission import Emission, OnPulses, OnStream
 
 HARDWARE = 1
 _SECOND = 1 << 16
@@ -46,9 +46,10 @@ class Board:
         *,
         noise: Callable[[int], bytes] = secrets.token_bytes,
         on_pulses: OnPulses = lambda first, symbols: None,
+        on_stream: OnStream = lambda start, pulse_hz: None,
     ) -> None:
         self.role, self.serial, self.store = role, serial, store
-        self.noise, self.on_pulses = noise, on_pulses
+        self.noise, self.on_pulses, self.on_stream = noise, on_pulses, on_stream
         self.model = registers.MODEL[role]
         self.refuse = False
         self.reboot_due = False
@@ -72,6 +73,7 @@ class Board:
         self._fed = bytearray()
         self._fed_total = 0
         self._emission: Emission | None = None
+        self.on_stream(now, 0.0)
         self.registers = {r.number: r.start for r in registers.OF_ROLE[self.role]}
 
     # Bytes
@@ -229,17 +231,19 @@ class Board:
         self._emission = Emission(
             mode, randomness, request.credit, self.registers[2], self._choices, now, self.noise, self._fed, self._pulses
         )
+        self.on_stream(now, self.registers[2])
         self.state = State.STREAMING
 
     def _pulses(self, first: int, symbols: U8) -> None:
-        if self.registers[1]:  # else the laser is dark
-            self.on_pulses(first, symbols)
+        lit = bool(self.registers[1])
+        self.on_pulses(first, symbols if lit else np.full(len(symbols), emission.ABSENT, np.uint8))
 
     def _stop(self, about: int, now: float) -> None:
         e = self._emitting()
         e.poll(now)
         self._send_symbols()
         self._emission = None
+        self.on_stream(now, 0.0)
         self.state = State.BOUND
         self._send(m.StreamStopped(about, e.next_slot, e.held, e.starved, e.overwritten, e.unsent))
 
@@ -318,7 +322,9 @@ class Board:
 
     def _safe(self) -> None:
         """Laser and gates off, no stream."""
-        self._emission = None
+        if self._emission is not None:
+            self._emission = None
+            self.on_stream(0.0, 0.0)
         self._fed.clear()
         self._fed_total = 0
         for register in self._by_number.values():

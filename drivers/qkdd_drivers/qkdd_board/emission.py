@@ -18,15 +18,17 @@ from qkdd_fwbridge.symbols import U8, choose, pack
 from qkdd.kernels import unpack_bits
 
 WINDOW = 1 << 20
-BUFFER = 1 << 18
+BUFFER = 1 << 23
 RANDOM_BYTES = 1 << 20
 _LARGEST = 32768  # symbols in one frame
-_ABSENT = 0xFF
+ABSENT = 0xFF
 _SIGN_OF_LIFE = 0.1  # seconds
 _TESTED = 1024  # bytes of each draw that the simulated board tests (a real one tests all of them, in hardware)
 
 OnPulses = Callable[[int, U8], None]
-"""Called with (first slot, uint8[n] symbols; 0xFF = no pulse) when pulses leave the board."""
+"""Called with (first slot, uint8[n] symbols; 0xFF = no pulse) when pulses leave the board; with the laser off all are 0xFF."""
+OnStream = Callable[[float, float], None]
+"""Called with (time of slot 0 on the board's clock in s, pulses a second) when a stream begins, with 0 pulses when it ends."""
 
 
 class Emission:
@@ -51,7 +53,7 @@ class Emission:
         self._now = self._sent = now
         self.next_slot = 0
         self.made = self.held = self.starved = self.overwritten = 0
-        self._window = np.full(WINDOW, _ABSENT, np.uint8)
+        self._window = np.full(WINDOW, ABSENT, np.uint8)
         self._released = 0
         self._unsent: deque[tuple[int, int, U8]] = deque()  # (first slot, skipped before, symbols)
 
@@ -90,8 +92,8 @@ class Emission:
     def window(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.bool_], U8]:
         """(which are there, their symbols) for rising slots."""
         inside = (slots >= self.oldest) & (slots < self.next_slot)
-        values = np.where(inside, self._window[slots % WINDOW], _ABSENT).astype(np.uint8)
-        here = values != _ABSENT
+        values = np.where(inside, self._window[slots % WINDOW], ABSENT).astype(np.uint8)
+        here = values != ABSENT
         return here, np.where(here, values, 0).astype(np.uint8)
 
     def _make(self, count: int) -> None:
@@ -103,7 +105,7 @@ class Emission:
         self.starved += wanted - len(words)
         symbols = choose(words, *self._choices)
         first = self.next_slot
-        out = np.full(count, _ABSENT, np.uint8)
+        out = np.full(count, ABSENT, np.uint8)
         out[: len(symbols)] = symbols
         self._on_pulses(first, out)
         self.made += len(symbols)

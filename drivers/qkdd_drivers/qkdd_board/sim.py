@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 from typing import ClassVar
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey, MLDSA87PublicKey
@@ -14,7 +15,7 @@ from qkdd_fwbridge.messages import Role
 from qkdd_drivers.qkdd_board import registers
 from qkdd_drivers.qkdd_board.board import Board
 from qkdd_drivers.qkdd_board.bootstore import BootStore, Brick
-from qkdd_drivers.qkdd_board.emission import OnPulses
+from qkdd_drivers.qkdd_board.emission import OnPulses, OnStream
 from qkdd_drivers.qkdd_board.flash import Flash, Power, PowerLost
 from qkdd_drivers.simkit import Address, Simulator, make_wire
 
@@ -57,17 +58,20 @@ class BoardSim(Simulator):
         firmware: bytes | None = None,
         trusted: tuple[MLDSA87PublicKey, ...] = (),
         on_pulses: OnPulses = lambda first, symbols: None,
+        on_stream: OnStream = lambda start, pulse_hz: None,
+        clock: Callable[[], float] = time.monotonic,
         boot_s: float = _BOOT,
     ) -> None:
         super().__init__(seed)
+        self._clock = clock
         self.power = Power(seed)
         self._boot_s = boot_s
         flash = Flash(BootStore.sectors_needed(SLOT_SECTORS), self.power)
         keys = (development_key().public_key(), *trusted)
         self.store = BootStore(flash, SLOT_SECTORS, registers.MODEL[role], 1, keys)
         self.store.manufacture(firmware or factory_image(role))
-        self.board = Board(role, serial, self.store, noise=self._noise, on_pulses=on_pulses)
-        self.board.power_up(time.monotonic())
+        self.board = Board(role, serial, self.store, noise=self._noise, on_pulses=on_pulses, on_stream=on_stream)
+        self.board.power_up(self._clock())
         self._wire = make_wire(self._received, pty, listen)
         self._stuck = False
         self._drop = self._pieces = 0
@@ -124,7 +128,7 @@ class BoardSim(Simulator):
         if self.hang or self._away is not None:
             return
         try:
-            self.board.feed(data, time.monotonic())
+            self.board.feed(data, self._clock())
         except PowerLost:
             self._restart()
             return
@@ -134,7 +138,7 @@ class BoardSim(Simulator):
         if self._away is not None:
             return
         try:
-            data = self.board.poll(time.monotonic())
+            data = self.board.poll(self._clock())
         except PowerLost:
             self._restart()
             return
@@ -160,7 +164,7 @@ class BoardSim(Simulator):
     def _up(self) -> None:
         self.power.restore()
         try:
-            self.board.power_up(time.monotonic())
+            self.board.power_up(self._clock())
         except (PowerLost, Brick):
             self._away = None  # nothing answers any more: a brick stays dark
             return

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
 from qkdd.device import errors
-from qkdd.device.transport import Busy, Denied, FrameError, Gone, Link, LinkFailure, Refused, Stranger, TimedOut
+from qkdd.device.transport import Busy, Denied, FrameError, Gone, Hung, Link, LinkFailure, Refused, Stranger, TimedOut
 
 L = TypeVar("L", bound=Link)
 T = TypeVar("T")
@@ -161,6 +161,8 @@ class Bus(Generic[L]):
         match failure:
             case Gone():
                 kind = errors.DeviceOffline
+            case Hung():
+                kind = errors.DeviceHung
             case TimedOut():
                 kind = errors.DeviceTimeout
             case Busy():

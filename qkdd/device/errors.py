@@ -50,6 +50,15 @@ class DeviceTimeout(DeviceError):
     default_remedy = "If it goes on, power-cycle the instrument and check that nothing else talks to it."
 
 
+class DeviceHung(DeviceTimeout):
+    code = "QKD-DEV-HUNG"
+    kind = Kind.TRANSIENT
+    meaning = (
+        "A call into a vendor's or VISA library did not come back in time; the process in which it ran was killed."
+    )
+    default_remedy = "The supervisor opens the instrument anew; if it goes on, power-cycle it and update the library."
+
+
 class ProtocolError(DeviceError):
     code = "QKD-DEV-PROTOCOL"
     kind = Kind.TRANSIENT
@@ -121,6 +130,13 @@ class NotOpen(DeviceError):
     kind = Kind.PERMANENT
     meaning = "A device was used before it was opened or after it was closed: a defect of the caller."
     default_remedy = "Report it with the log lines around it."
+
+
+class EntropyFailed(DeviceError):
+    code = "QKD-DEV-ENTROPY"
+    kind = Kind.PERMANENT
+    meaning = "A health test (NIST SP 800-90B, 4.4) of a noise source failed; nothing of it is given out any more."
+    default_remedy = "Do not use the source before its maker or a laboratory has looked at it; then restart the node."
 
 
 class TagsLost(DeviceError):

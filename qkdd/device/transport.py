@@ -25,6 +25,10 @@ class TimedOut(LinkFailure):
     """Did not move in time."""
 
 
+class Hung(TimedOut):
+    """A call overran its own time-out; the process in which it ran was killed. The link must be opened anew."""
+
+
 class Busy(LinkFailure):
     """Somebody else holds it."""
 

@@ -37,11 +37,13 @@ __all__ = [
     "LdpcCode",
     "PolyHash",
     "SiftedPairs",
+    "T2State",
     "Tdc1State",
     "available_variants",
     "clock_histogram",
     "crc32c",
     "decode_a1",
+    "decode_t2",
     "decode_tdc1",
     "delay_histogram",
     "expand_patterns",
@@ -154,6 +156,8 @@ crc32c = _raising(_bits.crc32c)
 Tdc1State = _tags.Tdc1State
 decode_tdc1 = _raising(_tags.decode_tdc1)
 decode_a1 = _raising(_tags.decode_a1)
+T2State = _tags.T2State
+decode_t2 = _raising(_tags.decode_t2)
 expand_patterns = _raising(_tags.expand_patterns)
 match_coincidences = _raising(_tags.match_coincidences)
 NO_BASIS = _tags.NO_BASIS

@@ -66,6 +66,19 @@ qkdd_status qkdd_decode_tdc1(const uint32_t *words, size_t count, qkdd_tdc1_stat
 qkdd_status qkdd_decode_a1(const uint8_t *data, size_t size, int swapped, int64_t *times, uint8_t *patterns,
                            uint8_t *dummies, size_t *records);
 
+/* PicoQuant T2 records, 32 bits: as HydraHarp version 1 (overflow record: 33552000 units), as HydraHarp version 2, TimeHarp 260,
+ * MultiHarp, PicoHarp 330 (33554432 units times its count), as PicoHarp 300 (210698240 units). */
+typedef enum { QKDD_T2_HYDRAHARP1 = 0, QKDD_T2_HYDRAHARP2 = 1, QKDD_T2_PICOHARP = 2, QKDD_T2_LAYOUTS = 3 } qkdd_t2_layout;
+
+/* The first two times layout: bit 31 special, bits 30..25 channel, bits 24..0 time. A special record of channel 63 is an overflow
+ * (version 2: `time` of them, 0 counts as 1), of channel 0 the sync input, of channels 1 to 15 an external marker, others are
+ * malformed. PicoHarp: bits 31..28 channel, bits 27..0 time; channel 15 is special: an overflow if time's low 4 bits are 0, else
+ * a marker, and channels 5 to 14 are malformed. *overflow is the sum of the overflows so far in units, carried from call to call. channels: 0 sync, then input + 1
+ * (PicoHarp: the channel itself). times[count], channels[count]; times in ps = unit_ps * (*overflow + time), 1 <= unit_ps <= 10^6.
+ * On failure nothing is carried on. */
+qkdd_status qkdd_decode_t2(const uint32_t *words, size_t count, qkdd_t2_layout layout, uint32_t unit_ps, int64_t *overflow,
+                           int64_t *times, uint8_t *channels, size_t *clicks, size_t *markers);
+
 /* One row per set bit of each pattern, lowest input first. Call with channels NULL to count the rows. */
 qkdd_status qkdd_expand_patterns(const int64_t *times, const uint8_t *patterns, size_t count, int64_t *out_times,
                                  uint8_t *channels, size_t capacity, size_t *rows);

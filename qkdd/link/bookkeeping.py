@@ -11,7 +11,6 @@ from qkdd.link.aligning import AlignmentResult
 from qkdd.link.clockmap import PS, ClockMap
 from qkdd.link.config import LinkConfig
 from qkdd.link.events import Events
-from qkdd.link.protocols import SiftedRounds
 from qkdd.link.status import BlockRecord, LinkState, LinkStatus
 
 _LOG = log.get("link")
@@ -89,13 +88,13 @@ class Bookkeeping:
             blanked_ratio=events.blanked / max(1, events.clicks),
         )
 
-    def sifted(self, rounds: SiftedRounds, seconds: float) -> None:
-        """A block was sifted."""
-        self._meter.add("qkdd_link_coincidences_total", rounds.pairs, link=self._name)
-        self._meter.add("qkdd_link_sifted_bits_total", len(rounds.bits), link=self._name)
-        self._status.update(coincidences_per_s=rounds.pairs / seconds)
-        if rounds.clock is not None:
-            self.clock_map(rounds.clock)
+    def sifted(self, bits: int, pairs: int, clock: ClockMap | None, seconds: float) -> None:
+        """A block of pairs was sifted."""
+        self._meter.add("qkdd_link_coincidences_total", pairs, link=self._name)
+        self._meter.add("qkdd_link_sifted_bits_total", bits, link=self._name)
+        self._status.update(coincidences_per_s=pairs / seconds)
+        if clock is not None:
+            self.clock_map(clock)
 
     def accepted(self, block: DistilledBlock, processing_s: float) -> None:
         """A block became key on both nodes."""

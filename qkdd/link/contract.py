@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from qkdd.distill.blocks import DistilledBlock, SiftedBlock
+from qkdd.distill.blocks import DecoyBlock, DistilledBlock, SiftedBlock
 from qkdd.peer.contract import PeerSession
 
 
@@ -14,7 +14,7 @@ class Distiller(Protocol):
     def seed(self, errors: int, count: int) -> None:
         """The error count of sacrificed bits: what the first tolerated error rests on."""
 
-    async def distil(self, block: SiftedBlock, session: PeerSession) -> DistilledBlock:
+    async def distil(self, block: SiftedBlock | DecoyBlock, session: PeerSession) -> DistilledBlock:
         """Plan, estimate, reconcile, verify and amplify over the session.
 
         Raises BlockRefused (the caller aborts the block) or an error of the session.

@@ -41,6 +41,41 @@ class LockLost(BlockRefused):
     )
 
 
+class SlotSlip(BlockRefused):
+    code = "QKD-LNK-SLOT-SLIP"
+    meaning = (
+        "Slots were counted wrongly in this block: the pulses' phase jumped, or the detections do not fit what was sent; "
+        "the link aligns anew."
+    )
+    default_remedy = (
+        "Nothing at once: the next alignment counts the slots anew. If it goes on, check the tagger's reference clock and "
+        "whether its stream slips."
+    )
+
+
+class SymbolsMissing(BlockRefused):
+    code = "QKD-LNK-SYMBOLS-LOST"
+    meaning = (
+        "The transmitter's symbols of this block are not complete: lost on the cable, or written over in its memory before "
+        "they were asked for; the block is discarded."
+    )
+    default_remedy = (
+        "Check the transmitter's cable and the load of the host. With symbols = \"on_demand\" the board's memory must reach "
+        "back further than the clicks need to arrive; lower the pulse rate or take a board with a larger window."
+    )
+
+
+class DetectionsRefused(BlockRefused):
+    code = "QKD-LNK-DETECTIONS"
+    meaning = (
+        "The detections that the other node announced cannot be: repeated, out of order, outside the block, or more than "
+        "the dead time allows."
+    )
+    default_remedy = (
+        "Compare both nodes' versions and shared settings; if they are equal, suspect the classical channel."
+    )
+
+
 class TagsLost(BlockRefused):
     code = "QKD-BLK-TAGS-LOST"
     meaning = (

@@ -1,10 +1,10 @@
-"""How events become sifted bits: one module a protocol, each a `SiftProtocol`."""
+"""How a device's stream becomes sifted bits: one `LinkProtocol` a protocol name."""
 
 from __future__ import annotations
 
-from qkdd.link.protocols.base import SiftedRounds, SiftProtocol, SiftTask
-from qkdd.link.protocols.bbm92 import Bbm92
+from qkdd.link.protocols.base import AliceEnd, BobEnd, LinkEnd, LinkProtocol, Opened, Setup, Source
+from qkdd.link.protocols.pairs import Pairs
 
-PROTOCOLS: dict[str, SiftProtocol] = {"bbm92": Bbm92()}
+PROTOCOLS: dict[str, LinkProtocol] = {"bbm92": Pairs()}
 
-__all__ = ["PROTOCOLS", "SiftProtocol", "SiftTask", "SiftedRounds"]
+__all__ = ["PROTOCOLS", "AliceEnd", "BobEnd", "LinkEnd", "LinkProtocol", "Opened", "Setup", "Source"]

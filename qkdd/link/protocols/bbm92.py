@@ -6,18 +6,51 @@ every click of the block. Both bases make key, as the proof of S5.2 has it, so t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from qkdd import kernels
 from qkdd.distill.errors import BlockMalformed
 from qkdd.link.clockmap import ClockMap
+from qkdd.link.config import LinkShared
 from qkdd.link.errors import BasisImbalance
+from qkdd.link.events import Events
 from qkdd.link.messages import Announce, Matches
-from qkdd.link.protocols.base import SiftedRounds, SiftTask
 from qkdd.link.track import follow
 from qkdd.link.wire import unpack_bits, unpack_rising
 from qkdd.peer.contract import PeerSession
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiftTask:
+    """One registered block on one node. start_ps, stop_ps on bob's clock; events on this node's own.
+
+    clock, pairs_expected, resolution_ps: alice's knowledge of the alignment; None and 0 on bob's side.
+    """
+
+    number: int
+    start_ps: int
+    stop_ps: int
+    events: Events
+    shared: LinkShared
+    clock: ClockMap | None = None
+    pairs_expected: float = 0.0
+    resolution_ps: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SiftedRounds:
+    """Equal rounds on both nodes. bits, bases: uint8[m]. pairs: all coincidences.
+
+    clock: the alignment to go on with, known to alice only.
+    """
+
+    bits: NDArray[np.uint8]
+    bases: NDArray[np.uint8]
+    pairs: int
+    clock: ClockMap | None = None
 
 
 class Bbm92:

@@ -20,7 +20,20 @@ from typing import Any, Generic, TypeVar
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
 from qkdd.device import errors
-from qkdd.device.transport import Busy, Denied, FrameError, Gone, Hung, Link, LinkFailure, Refused, Stranger, TimedOut
+from qkdd.device.transport import (
+    Busy,
+    Crashed,
+    Denied,
+    FrameError,
+    Gone,
+    Hung,
+    Link,
+    LinkFailure,
+    Refused,
+    Stranger,
+    TimedOut,
+    Unusable,
+)
 
 L = TypeVar("L", bound=Link)
 T = TypeVar("T")
@@ -95,6 +108,8 @@ class Bus(Generic[L]):
         except (LinkFailure, FrameError, Refused, Stranger) as failure:
             error = self._translate(failure, operation)
             self._meter.add("qkdd_device_errors_total", device=self._device, code=error.code)
+            if isinstance(failure, Hung | Crashed):
+                self._meter.add("qkdd_device_process_ends_total", device=self._device, code=error.code)
             raise error from None
         return result
 
@@ -159,6 +174,10 @@ class Bus(Generic[L]):
     def _translate(self, failure: Exception, operation: str) -> errors.DeviceError:
         kind: type[errors.DeviceError]
         match failure:
+            case Crashed():
+                kind = errors.DeviceCrashed
+            case Unusable():
+                kind = errors.VendorUnusable
             case Gone():
                 kind = errors.DeviceOffline
             case Hung():

@@ -59,6 +59,28 @@ class DeviceHung(DeviceTimeout):
     default_remedy = "The supervisor opens the instrument anew; if it goes on, power-cycle it and update the library."
 
 
+class DeviceCrashed(DeviceOffline):
+    code = "QKD-DEV-CRASHED"
+    kind = Kind.TRANSIENT
+    meaning = (
+        "The process that a vendor's library, package or program lives in ended by itself; its last words are shown."
+    )
+    default_remedy = (
+        "The supervisor starts it again; see its last words, and update the vendor's software if it goes on."
+    )
+
+
+class VendorUnusable(DeviceError):
+    code = "QKD-DEV-VENDOR"
+    kind = Kind.PERMANENT
+    meaning = (
+        "A vendor's library, package or program cannot be used: it is not there, of another kind, or a part is missing."
+    )
+    default_remedy = (
+        "Install the vendor's software and correct `library`, `python` or `program`; the driver's README says more."
+    )
+
+
 class ProtocolError(DeviceError):
     code = "QKD-DEV-PROTOCOL"
     kind = Kind.TRANSIENT

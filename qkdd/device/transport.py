@@ -37,6 +37,14 @@ class Denied(LinkFailure):
     """This user may not open it."""
 
 
+class Crashed(Gone):
+    """The process that a vendor's code lived in ended by itself."""
+
+
+class Unusable(LinkFailure):
+    """The vendor's library, package or program cannot be used: not there, of another kind, or a part is missing."""
+
+
 class FrameError(ValueError):
     """An answer breaks the protocol; raised by the pure functions of a driver's protocol.py."""
 

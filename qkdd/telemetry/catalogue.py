@@ -98,6 +98,13 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
             "device",
         ),
         _counter("qkdd_tagger_faults_total", "1", "Faults of a tag stream, by stable code.", "device", "code"),
+        _counter(
+            "qkdd_device_process_ends_total",
+            "1",
+            "Processes of a vendor's code that were killed because they hung, or that ended by themselves; by code.",
+            "device",
+            "code",
+        ),
         _counter("qkdd_device_errors_total", "1", "Errors of a device's exchanges, by stable code.", "device", "code"),
     ),
     "link": (

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qkdd.core.secret import Secret
+from qkdd.distill.decoy_counts import DecoyStatistics
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +90,8 @@ class DistilledBlock:
     in both directions. f_parities: Alice's parities over `n h(actual error)`; f_sec: the whole leak over the same.
     rounds: exchanges of parities, each one message both ways.
     eps: secrecy + correctness + authentication error that this block spends (secrecy part: eps_sec).
+    label: of the proof, shown wherever the length is. phase_error and decoy: of a block of pulses, whose test bits are the whole
+    test basis.
     """
 
     number: int
@@ -110,6 +113,9 @@ class DistilledBlock:
     eps_sec: float
     eps_cor: float
     acquisition_s: float
+    label: str = ""
+    phase_error: float | None = None
+    decoy: DecoyStatistics | None = None
 
     @property
     def qber(self) -> float:

@@ -11,6 +11,8 @@ from qkdd.core.units import Fraction
 from qkdd.distill.decoy_config import DecoySettings
 
 ProofName = Literal["bbm92/tl2017", "bbm92/lim2021"]
+Method = Literal["ldpc", "cascade"]  # of error correction
+LDPC_FRAME_LEAST, LDPC_FRAME_MOST = 16_384, 1_048_576
 
 
 class DistillConfig(Section, frozen=True):
@@ -20,6 +22,8 @@ class DistillConfig(Section, frozen=True):
     qber_max: highest error rate that may ever be tolerated. error_margin: added to the error of earlier blocks.
     eps_sec, eps_cor: secrecy and correctness parameter of one block; eps_auth: allowance for forging any of its tags.
     leak_efficiency: Cascade parities (one direction) over the Shannon limit for which the leak budget is sized.
+    reconciler: method of error correction; `auto` lets alice choose for each block (`qkdd.distill.policy`).
+    ldpc_frame: most bits that one LDPC frame may have; longer frames disclose less and decode slower.
     tags_per_block: Wegman-Carter tags of 128 bits that one block consumes, both directions together.
     decoy: the pulses and the proof of a prepare-and-measure link, which takes the place of `proof`; None for entangled pairs.
     """
@@ -32,6 +36,8 @@ class DistillConfig(Section, frozen=True):
     eps_cor: float = 1e-15
     eps_auth: float = 1e-15
     leak_efficiency: float = 1.10
+    reconciler: Literal["auto", "ldpc", "cascade"] = "auto"
+    ldpc_frame: int = 262_144
     tags_per_block: int = 8
     decoy: DecoySettings | None = None
 
@@ -53,6 +59,12 @@ class DistillConfig(Section, frozen=True):
             yield "leak_efficiency", f"{self.leak_efficiency} lies outside 1 to 2", "1.10 suits blocks above 1e5 bits"
         if not 0.0 < self.qber_max < 0.5:
             yield "qber_max", f"{float(self.qber_max)} is no usable error rate", "a usual value is 0.05"
+        if not LDPC_FRAME_LEAST <= self.ldpc_frame <= LDPC_FRAME_MOST:
+            yield (
+                "ldpc_frame",
+                f"{self.ldpc_frame} lies outside {LDPC_FRAME_LEAST} to {LDPC_FRAME_MOST}",
+                "262144 suits most links; 65536 decodes faster",
+            )
         if not 1 <= self.tags_per_block <= 8:
             yield "tags_per_block", f"{self.tags_per_block} lies outside 1 to 8", "the block protocol uses 8"
         if self.small_block < 0:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from qkdd.distill.blocks import DistilledBlock, SiftedBlock
+from qkdd.distill.blocks import DecoyBlock, DistilledBlock, SiftedBlock
 from qkdd.distill.config import DistillConfig
-from qkdd.distill.errors import BlockUnpaid, LeakExceeded, NoLength, QberExceeded
+from qkdd.distill.decoy import Observer, distil_decoy
+from qkdd.distill.errors import BlockUnpaid, LeakExceeded, NoLength, QberExceeded, VerifyFailed
 from qkdd.distill.pipeline import distil
 from qkdd.distill.plan import BlockPlan, plan_block, sacrifice_plan
 from qkdd.distill.tracker import ErrorTracker
@@ -12,10 +13,11 @@ from qkdd.peer import PeerSession
 
 
 class Distiller:
-    """What the link calls for each sifted block."""
+    """What the link calls for each sifted block. observe: told the counts of each block of pulses, refused ones included."""
 
-    def __init__(self, config: DistillConfig) -> None:
+    def __init__(self, config: DistillConfig, observe: Observer | None = None) -> None:
         self._config = config
+        self._observe = observe
         self._tracker = ErrorTracker(config)
 
     def seed(self, errors: int, count: int) -> None:
@@ -33,8 +35,11 @@ class Distiller:
         except (NoLength, BlockUnpaid) as refusal:
             return sacrifice_plan(m, tolerated, self._config, refusal.code)
 
-    async def distil(self, block: SiftedBlock, session: PeerSession) -> DistilledBlock:
-        """Plan and distil a block, and learn from its error rate. Raises as `plan` and `qkdd.distill.distil`."""
+    async def distil(self, block: SiftedBlock | DecoyBlock, session: PeerSession) -> DistilledBlock:
+        """Plan and distil a block, and learn from its error rate. Raises as `plan` and `qkdd.distill.distil`, or for a block of
+        pulses as `qkdd.distill.decoy.distil_decoy`."""
+        if isinstance(block, DecoyBlock):
+            return await self._distil_decoy(block, session)
         try:
             plan = self.plan(len(block))
             distilled = await distil(block, plan, session, self._config)
@@ -45,4 +50,13 @@ class Distiller:
         finally:
             block.wipe()
         self._tracker.accepted(distilled)
+        return distilled
+
+    async def _distil_decoy(self, block: DecoyBlock, session: PeerSession) -> DistilledBlock:
+        try:
+            distilled = await distil_decoy(block, self._tracker.memory(), session, self._config, self._observe)
+        except (LeakExceeded, VerifyFailed):  # the next block starts from the errors of its own test basis
+            self._tracker.forget()
+            raise
+        self._tracker.corrected(distilled)
         return distilled

@@ -43,6 +43,12 @@ class LeakExceeded(BlockRefused):
     )
 
 
+class AcceptanceMissed(BlockRefused):
+    code = "QKD-BLK-ACCEPTANCE"
+    meaning = "A fixed-length block missed a threshold that was set before it: detections, single photons, phase error or leak."
+    default_remedy = "Compare the link with its characterisation (`qkdctl link advise`); adjust `expected` or accept_margin on both nodes."
+
+
 class VerifyFailed(BlockRefused):
     code = "QKD-BLK-VERIFY"
     meaning = "The hashes of the corrected keys differ: error correction left an error behind."

@@ -31,6 +31,8 @@ class Plan(BlockMessage, frozen=True, tag="distill.plan"):
     eps_cor: float
     eps_auth: float
     auth_bits: int
+    method: str
+    reason: str
     refusal: str
 
 
@@ -62,6 +64,21 @@ class Parities(BlockMessage, frozen=True, tag="distill.parities"):
 
     round: int
     bits: bytes
+
+
+class Syndromes(BlockMessage, frozen=True, tag="distill.syndromes"):
+    """alice → bob: in round 0 the syndromes of all LDPC frames in their order, later those of more rows of the frames that failed."""
+
+    round: int
+    bits: bytes
+
+
+class Decoded(BlockMessage, frozen=True, tag="distill.decoded"):
+    """bob → alice: which of the frames of this round failed (bit map), and how many errors he has corrected so far."""
+
+    round: int
+    failed: bytes
+    errors: int
 
 
 class KeyTag(BlockMessage, frozen=True, tag="distill.key-tag"):

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from qkdd.distill.config import DistillConfig, ProofName
+from qkdd.distill.decoy_config import DecoyProof
 from qkdd.distill.errors import BlockTooShort, BlockUnpaid, NoLength
 from qkdd.security.accounting import TAG_BITS, authentication_epsilon, compose
 from qkdd.security.bbm92 import Choice, lim21_choose, tl2017_choose
@@ -34,7 +35,7 @@ class BlockPlan:
     block can make no key (length 0); its test bits are opened all the same, to learn the error rate.
     """
 
-    proof: ProofName
+    proof: ProofName | DecoyProof
     m: int
     k: int
     n: int
@@ -160,4 +161,34 @@ def sacrifice_plan(m: int, tolerated_error: float, config: DistillConfig, refusa
         eps_auth=config.eps_auth,
         auth_bits=config.tags_per_block * TAG_BITS,
         refusal=refusal,
+    )
+
+
+def correction_plan(
+    n: int,
+    sample: tuple[int, int],
+    tolerated_error: float,
+    budget: int,
+    config: DistillConfig,
+    proof: DecoyProof,
+) -> BlockPlan:
+    """What `reconcile` follows where no key bit is ever opened: n key bits of a decoy block, and how many of the `sample`
+    (errors, size) of other bits were wrong. It fixes no length: that is the decoy pipeline's."""
+    return BlockPlan(
+        proof=proof,
+        m=n + sample[1],
+        k=sample[1],
+        n=n,
+        tolerated_error=check_fraction("tolerated_error", tolerated_error, high=0.5),
+        leak_budget=budget,
+        tag_bits=TAG_BITS,
+        length=0,
+        nu=0.0,
+        xi=0.0,
+        eps_pe=0.0,
+        eps_pa=0.0,
+        eps_sec=config.eps_sec,
+        eps_cor=config.eps_cor,
+        eps_auth=config.eps_auth,
+        auth_bits=config.tags_per_block * TAG_BITS,
     )

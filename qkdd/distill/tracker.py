@@ -41,6 +41,19 @@ class ErrorTracker:
     def accepted(self, block: DistilledBlock) -> None:
         self._blocks.append((block.test_errors + block.actual_errors, block.sifted))
 
+    def corrected(self, block: DistilledBlock) -> None:
+        """As `accepted`, from the corrected key alone: of a block whose opened bits are of another basis."""
+        self._blocks.append((block.actual_errors, block.key_size))
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self._blocks.clear()
+        self._sample = None
+
+    def memory(self) -> tuple[int, int]:
+        """(errors, size) of the accepted blocks that are remembered, (0, 0) if there are none."""
+        return sum(errors for errors, _ in self._blocks), sum(size for _, size in self._blocks)
+
     def refused(self, error: BlockRefused) -> None:
         """A refused block; its `test_errors` among `test_size` opened bits are the best estimate from now on."""
         self.seed(int(error.details["test_errors"] or 0), int(error.details["test_size"] or 0))
@@ -48,13 +61,20 @@ class ErrorTracker:
     def tolerated(self) -> float:
         """The error rate that the next block may have. Raises BlockTooShort before anything was seen."""
         if self._blocks:
-            errors, size = (sum(column) for column in zip(*self._blocks, strict=True))
-            rate = errors / size
-        elif self._sample is not None and self._sample[1] > 0:
-            errors, size = self._sample
-            rate = errors / size
-            rate += _ALLOWANCE * math.sqrt(max(rate * (1.0 - rate), 1.0 / size) / size)
-        else:
-            raise BlockTooShort("no sacrificed bits and no earlier block tell the error rate", sifted=0)
-        cells: int = math.ceil((rate + float(self._config.error_margin)) * _GRID)
-        return min(cells / _GRID, float(self._config.qber_max))
+            errors, size = self.memory()
+            return tolerate(errors / size, self._config)
+        if self._sample is not None and self._sample[1] > 0:
+            return tolerate(with_allowance(*self._sample), self._config)
+        raise BlockTooShort("no sacrificed bits and no earlier block tell the error rate", sifted=0)
+
+
+def with_allowance(errors: int, size: int) -> float:
+    """Error rate of a sample, three standard deviations added."""
+    rate = errors / size
+    return rate + _ALLOWANCE * math.sqrt(max(rate * (1.0 - rate), 1.0 / size) / size)
+
+
+def tolerate(rate: float, config: DistillConfig) -> float:
+    """The tolerated error for an expected one: with the margin, rounded up, at most qber_max."""
+    cells: int = math.ceil((rate + float(config.error_margin)) * _GRID)
+    return min(cells / _GRID, float(config.qber_max))

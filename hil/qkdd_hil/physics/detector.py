@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,45 @@ def non_paralysable(times: Times, dead_time: int) -> Times:
     return times[keep]
 
 
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Periods in which gated detectors are live: the k-th one lasts `width` ps about first + k · period (ps)."""
+
+    first: int
+    period: float
+    width: int
+
+    def _numbers(self, times: Times) -> NDArray[np.float64]:
+        return (times - self.first) / self.period
+
+    def _spans(self, begin: int, end: int) -> tuple[int, int]:
+        return math.ceil((begin - self.first) / self.period), math.ceil((end - self.first) / self.period)
+
+    def live_time(self, begin: int, end: int) -> float:
+        """ps of the gates with a middle in [begin, end)."""
+        low, high = self._spans(begin, end)
+        return (high - low) * float(self.width)
+
+    def pass_on(self, times: Times) -> Times:
+        """Of `times` those inside a gate."""
+        numbers = self._numbers(times)
+        return times[np.abs(numbers - np.rint(numbers)) * self.period <= self.width / 2]
+
+    def inside(self, count: int, begin: int, end: int, rng: np.random.Generator) -> Times:
+        """`count` uniformly random times in the gates with a middle in [begin, end)."""
+        low, high = self._spans(begin, end)
+        if high <= low or count == 0:
+            return np.empty(0, dtype=np.int64)
+        middles = self.first + rng.integers(low, high, count) * self.period
+        times: Times = np.rint(middles + self.width * (rng.random(count) - 0.5)).astype(np.int64)
+        return times
+
+    def next_middle(self, times: Times) -> Times:
+        """The middle of the first gate that opens after each of `times`."""
+        numbers = np.ceil(self._numbers(times + self.width // 2))
+        return self.first + np.rint(numbers * self.period).astype(np.int64)
+
+
 class DetectorState:
     """Turns arrivals into clicks, chunk after chunk; remembers the last click and afterpulses still to come.
 
@@ -71,9 +111,9 @@ class DetectorState:
         self._free_from = -(2**62)  # end of the last click's dead time
         self._pending: Times = np.empty(0, dtype=np.int64)
 
-    def register(self, arrivals: Times, until: int, rng: np.random.Generator) -> Times:
+    def register(self, arrivals: Times, until: int, rng: np.random.Generator, gates: Gates | None = None) -> Times:
         """Clicks (unsorted by jitter, with the detector's delay) of `arrivals`, any order, all before `until` (ps) and
-        not before the `until` of the call before. Sorts `arrivals` in place."""
+        not before the `until` of the call before. Sorts `arrivals` in place. gates: afterpulses wait for the next one."""
         p = self._parameters
         arrivals.sort()
         clicks = non_paralysable(arrivals[np.searchsorted(arrivals, self._free_from) :], self._dead_time)
@@ -82,6 +122,8 @@ class DetectorState:
             parents = clicks[rng.integers(0, len(clicks), count)] if count else clicks[:0]
             wait = rng.exponential(p.afterpulse_time * PS, count)
             after = parents + self._dead_time + wait.astype(np.int64)
+            if gates is not None:
+                after = gates.next_middle(after)
             both = np.sort(np.concatenate([clicks, self._pending, after]))
             split = np.searchsorted(both, until)
             self._pending = both[split:]

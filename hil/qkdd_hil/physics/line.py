@@ -8,120 +8,27 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qkdd_hil.physics import detector as detectors
-from qkdd_hil.physics.clock import PS, FreeClock
+from qkdd_hil.physics.clock import PS
 from qkdd_hil.physics.expectation import Expected, expected
 from qkdd_hil.physics.pairs import correlation_tensor, detection_probabilities, outcome_probabilities
-from qkdd_hil.physics.parameters import DETECTORS, LineParameters, SideParameters
-from qkdd_hil.physics.polarization import Matrix, SlowDrift, paddles, rotation
-from qkdd_hil.physics.setting import LineSetting, SideSetting
+from qkdd_hil.physics.parameters import DETECTORS, LineParameters
+from qkdd_hil.physics.polarization import Matrix
+from qkdd_hil.physics.receiver import CHUNK, Receiver, chunk_random
+from qkdd_hil.physics.setting import LineSetting
 
-CHUNK = 50_000_000_000  # ps
-KEEP = 4 * 10**12  # ps that a side which does not ask is remembered
 LEAD = 5 * 10**11  # ps drawn before the first question, beyond the clocks' offsets
-DRIFT_SEED, CLOCK_SEED = 1, 2
-_CHANNEL_BITS = 2
 SideName = Literal["alice", "bob"]
-
-
-class _Side:
-    """State of one receiver: fibre, detectors, clock, and what was drawn but not yet asked for."""
-
-    def __init__(self, parameters: SideParameters, setting: SideSetting, seed: int, number: int) -> None:
-        self.parameters = parameters
-        self.setting = setting
-        drift_rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, DRIFT_SEED, number)))
-        clock_rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, CLOCK_SEED, number)))
-        self._drift = SlowDrift(parameters.fibre.drift, parameters.fibre.drift_period, drift_rng)
-        # The fibre undoes the paddles at their start angles: everything is aligned when the bench starts.
-        self._fibre = paddles(parameters.paddles).T
-        self.clock = FreeClock(parameters.clock, clock_rng)
-        self._detectors = [detectors.DetectorState(d) for d in parameters.detectors]
-        self._delay = round(parameters.fibre.delay * PS)
-        self._resolution = round(parameters.resolution * PS)
-        spread = [8 * d.jitter - d.delay for d in parameters.detectors]
-        self._guard = max(0, round((max(spread) - parameters.fibre.delay) * PS))
-        self._held: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self.ready: deque[NDArray[np.int64]] = deque()  # sorted keys: reading << 2 | channel
-        self.complete_until = -(2**62)  # reading up to which `ready` is complete
-
-    def turn(self, seconds: float) -> Matrix:
-        """Rotation from the source to the analysers."""
-        moved = rotation(self.setting.rotation) @ rotation(self._drift.at(seconds))
-        total: Matrix = paddles(self.setting.paddles) @ moved @ self._fibre
-        return total
-
-    def arm(self) -> Matrix:
-        """float64[4]: total efficiency from the source to a click."""
-        through = self.parameters.fibre.transmission * self.setting.transmission
-        return through * self._efficiencies()
-
-    def _efficiencies(self) -> Matrix:
-        if not self.setting.enabled:
-            return np.zeros(DETECTORS)
-        pairs = zip(self.parameters.detectors, self.setting.bias, strict=True)
-        return np.array([detectors.efficiency(d, bias) for d, bias in pairs])
-
-    def noise(self) -> Matrix:
-        """float64[4]: dark and stray clicks/s. Stray light meets the detectors' efficiency as photons do."""
-        if not self.setting.enabled:
-            return np.zeros(DETECTORS)
-        dark = [detectors.dark_rate(d, b) for d, b in zip(self.parameters.detectors, self.setting.bias, strict=True)]
-        nominal = np.array([d.efficiency for d in self.parameters.detectors])
-        stray = np.array([d.background for d in self.parameters.detectors]) * self.setting.background_factor
-        relative = np.divide(self._efficiencies(), nominal, out=np.zeros(DETECTORS), where=nominal > 0)
-        total: Matrix = np.array(dark) * self.setting.dark_factor + stray * relative
-        return total
-
-    def take(self, photons: list[NDArray[np.int64]], stray_rates: Matrix, begin: int, rng: np.random.Generator) -> None:
-        """Turn one chunk's photons (per detector, true time at the source) and noise (1/s) into tags."""
-        end = begin + CHUNK
-        keys = [self._held]
-        noise = rng.poisson(stray_rates * (CHUNK / PS))
-        for channel in range(DETECTORS):
-            stray = rng.integers(begin, end, noise[channel])
-            clicks = self._detectors[channel].register(np.concatenate([photons[channel], stray]), end, rng)
-            keys.append(self.clock.stamp(clicks + self._delay, begin, end) << _CHANNEL_BITS | channel)
-        merged = np.concatenate(keys)
-        merged.sort()
-        self.complete_until = self.clock.reading(end - self._guard)
-        split = int(np.searchsorted(merged, self.complete_until << _CHANNEL_BITS))
-        self._held = merged[split:]
-        self.ready.append(merged[:split])
-
-    def forget(self) -> None:
-        """Bound the memory for a receiver that does not ask."""
-        while self.ready and len(self.ready) * CHUNK > KEEP:
-            self.ready.popleft()
-
-    def hand_out(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Remove and return what was read in [start, stop); what is older is gone."""
-        taken = []
-        while self.ready:
-            keys = self.ready[0]
-            split = int(np.searchsorted(keys, stop << _CHANNEL_BITS))
-            taken.append(keys[:split])
-            if split < len(keys):
-                self.ready[0] = keys[split:]
-                break
-            self.ready.popleft()
-        keys = np.concatenate(taken) if taken else np.empty(0, dtype=np.int64)
-        keys = keys[np.searchsorted(keys, start << _CHANNEL_BITS) :]
-        channels = (keys & ((1 << _CHANNEL_BITS) - 1)).astype(np.uint8)
-        times = keys >> _CHANNEL_BITS
-        return times - times % self._resolution, channels
 
 
 class SideClicks:
     """What one side's tagger sees, in the tagger's own time (`ClickSource` of the simulators)."""
 
-    def __init__(self, line: QuantumLine, side: _Side) -> None:
+    def __init__(self, line: QuantumLine, side: Receiver) -> None:
         self._line = line
         self._side = side
 
@@ -141,9 +48,9 @@ class QuantumLine:
         self.setting = LineSetting.of(parameters)
         self._seed = seed
         self._lock = threading.Lock()  # the two taggers' simulators stream from threads of their own
-        self._sides: dict[SideName, _Side] = {
-            "alice": _Side(parameters.alice, self.setting.alice, seed, 0),
-            "bob": _Side(parameters.bob, self.setting.bob, seed, 1),
+        self._sides: dict[SideName, Receiver] = {
+            "alice": Receiver(parameters.alice, self.setting.alice, seed, 0),
+            "bob": Receiver(parameters.bob, self.setting.bob, seed, 1),
         }
         self.alice = SideClicks(self, self._sides["alice"])
         self.bob = SideClicks(self, self._sides["bob"])
@@ -183,9 +90,7 @@ class QuantumLine:
     def _draw(self) -> None:
         """Draw the next chunk for both sides."""
         begin = self._next * CHUNK
-        # Chunk numbers before true time zero are negative; a seed sequence wants natural numbers.
-        number = 2 * self._next if self._next >= 0 else -2 * self._next - 1
-        rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(self._seed, spawn_key=(1, number))))
+        rng = chunk_random(self._seed, self._next)
         rate, joint = self._light((begin + CHUNK / 2) / PS)
         counts = rng.poisson(joint * (rate * CHUNK / PS))
         times = rng.integers(begin, begin + CHUNK, int(counts.sum()))
@@ -199,7 +104,7 @@ class QuantumLine:
         self._sides["bob"].take(at_bob, self._noise("bob"), begin, rng)
         self._next += 1
 
-    def _clicks(self, side: _Side, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    def _clicks(self, side: Receiver, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         with self._lock:
             first = (side.clock.true(start) - self._lead) // CHUNK
             # nobody listened for a while: what was not seen need not be drawn

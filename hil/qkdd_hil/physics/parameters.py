@@ -91,12 +91,15 @@ class SideParameters(Section, frozen=True):
     basis_z: Fraction = Fraction(0.5)  # share of photons that the beam splitter sends to H/V
     paddles: tuple[Radians, Radians, Radians] = (MID_TRAVEL, MID_TRAVEL, MID_TRAVEL)  # aligned at these angles
     resolution: Seconds = Seconds(2e-9)  # tagger bin
+    gate: Seconds = Seconds(0.0)  # detectors are live for so long about each expected pulse; 0: always
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         if len(self.detectors) != DETECTORS:
             yield "detectors", f"has {len(self.detectors)} entries", "write four: H, V, D, A"
         if self.resolution < 1e-12:
             yield "resolution", "is below 1 ps", "times are whole picoseconds"
+        if self.gate < 0:
+            yield "gate", "is negative", 'write for example "2 ns", or "0 s" for detectors that are always live'
 
 
 class LineParameters(Section, frozen=True):
@@ -111,4 +114,25 @@ class LineParameters(Section, frozen=True):
         fibre=FibreParameters(delay=Seconds(24.5e-6)),
         detectors=_array((0.79, 0.81, 0.77, 0.83), (1.1, 0.3, 2.6, 0.0)),
         clock=ClockParameters(offset=Seconds(-0.17), frequency_error_ppm=-2.1),
+    )
+
+
+class TransmitterParameters(Section, frozen=True):
+    """Transmitter of weak coherent pulses. Pulse rate, intensities and choices are the transmitter board's."""
+
+    visibility_z: Fraction = Fraction(0.98)  # share of light on the wrong detector: (1 - visibility) / 2
+    visibility_x: Fraction = Fraction(0.98)
+    pulse_width: Seconds = Seconds(50e-12)  # standard deviation of a photon's time
+    clock: ClockParameters = ClockParameters(frequency_error_ppm=1.3)
+
+
+class PulsedParameters(Section, frozen=True):
+    """The bench of one prepare-and-measure link. Total transmission: 0.125 of the fibre times 0.8 of the detectors."""
+
+    transmitter: TransmitterParameters = TransmitterParameters()
+    bob: SideParameters = SideParameters(
+        fibre=FibreParameters(transmission=Fraction(0.125), delay=Seconds(24.5e-6)),
+        detectors=_array((0.804, 0.798, 0.796, 0.802), (1.1, 0.3, 2.6, 0.0)),
+        clock=ClockParameters(offset=Seconds(0.31), frequency_error_ppm=-2.1),
+        basis_z=Fraction(0.8),
     )

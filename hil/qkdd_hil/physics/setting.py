@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qkdd_hil.physics.parameters import LineParameters, SideParameters
+from qkdd_hil.physics.parameters import LineParameters, PulsedParameters, SideParameters
 
 
 @dataclass(slots=True)
@@ -39,3 +39,28 @@ class LineSetting:
     @classmethod
     def of(cls, line: LineParameters) -> LineSetting:
         return cls(SideSetting.of(line.alice), SideSetting.of(line.bob))
+
+
+@dataclass(slots=True)
+class PulsedSetting:
+    """A prepare-and-measure line. What the transmitter's registers say, the adversary, and the receiver."""
+
+    bob: SideSetting
+    intensities: tuple[float, float, float] = (0.6, 0.26, 0.0)  # mean photon numbers of signal and decoys at the exit
+    attenuation: float = 0.0  # dB between there and the fibre
+    brightness: float = 1.0  # further factor on the mean photon numbers, unknown to the transmitter
+    source_on: bool = True
+    eve: float = 0.0  # fraction of pulses that are intercepted, measured in Z or X and resent
+    pns: bool = False  # photon-number splitting: no single photon reaches Bob
+    frozen: bool = False  # nothing clicks
+
+    @classmethod
+    def of(cls, line: PulsedParameters) -> PulsedSetting:
+        return cls(SideSetting.of(line.bob))
+
+    @property
+    def means(self) -> tuple[float, float, float]:
+        """Mean photon numbers that enter the fibre."""
+        factor = self.brightness * 10.0 ** (-self.attenuation / 10.0) if self.source_on and not self.frozen else 0.0
+        signal, decoy, weakest = (value * factor for value in self.intensities)
+        return signal, decoy, weakest

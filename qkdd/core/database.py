@@ -1,28 +1,28 @@
-"""A durable SQLite store behind one worker thread: the event loop never waits for a disk.
+"""A durable store behind one worker thread: the event loop never waits for a disk.
 
 Work is handed over as a function of a SQLAlchemy connection and runs in a transaction; the awaiting caller goes on only
-after the commit reached the disk (WAL, synchronous=FULL). Work that arrives while a commit is under way is committed
-together (group commit), so many concurrent callers share one fsync. A work function may run twice (alone, after a
-neighbour in its group failed) and so must have no effect but on the connection.
+after the commit is durable. Work that arrives while a commit is under way is committed together (group commit), so many
+concurrent callers share one fsync. A work function may run twice (alone, after a neighbour in its group failed) and so must
+have no effect but on the connection.
+
+Transactions of one store never overlap, whoever makes them: a work function sees the store as if it were alone. SQLite has
+one owner process; PostgreSQL may have several (replicas), which take turns.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.dialects import postgresql, sqlite
 
-from qkdd.core.errors import QkddError, StorageFailed, StorageFull
+from qkdd.core.errors import QkddError, StorageFailed
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
@@ -38,28 +38,61 @@ class _Job:
     future: Future[Any]
 
 
-def storage_error(path: Path, error: BaseException) -> QkddError:
-    """What a driver's exception means to an operator: StorageFull or StorageFailed."""
-    text = str(getattr(error, "orig", None) or error)
-    if "disk is full" in text or "No space left" in text:
-        return StorageFull(f"{path}: {text}")
-    return StorageFailed(f"{path}: {text}")
+class Place(Protocol):
+    """Where a store lives: `qkdd.core.sqlite_file.SqliteFile` or `qkdd.core.postgres.Postgres`."""
+
+    @property
+    def name(self) -> str:
+        """For messages and the worker's name; without credentials."""
+
+    def open(self) -> sa.Connection:
+        """Connect; `connection.info["owner"]` is a number that no other opening has. Raises StorageFailed."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
+    def reading(self) -> sa.URL:
+        """For looking at the tables from outside, whether a service has the store open or not."""
+
+    def error(self, error: BaseException) -> QkddError:
+        """What a driver's exception means to an operator: StorageFull or StorageFailed."""
+
+
+def owner(connection: sa.Connection) -> int:
+    """The number of this opening of the store; a reservation that is marked with it dies with it."""
+    return int(connection.info["owner"])
+
+
+def is_alive(connection: sa.Connection, number: int) -> bool:
+    """Whether the opening of the store with this number is still connected."""
+    if number == owner(connection):
+        return True
+    if connection.dialect.name == "sqlite":
+        return False  # one owner process: whoever it was has gone
+    free = connection.execute(sa.select(sa.func.pg_try_advisory_xact_lock(number))).scalar_one()
+    return not free  # every opening holds the lock of its number for as long as it is connected
+
+
+def upsert(
+    connection: sa.Connection, table: sa.Table, key: str, values: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    """Insert `values`; where the row with this `key` (column names, comma-separated) is there already, set `changed`."""
+    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    connection.execute(make(table).values(**values).on_conflict_do_update(index_elements=key.split(","), set_=changed))
 
 
 class Database:
-    """One SQLite file, one owner process, one thread. `migrations[i]` brings the schema from version i to i+1."""
+    """One store, one thread. `migrations[i]` brings the schema from version i to i+1."""
 
-    def __init__(self, path: Path, migrations: Sequence[Migration]) -> None:
-        self.path = path
+    def __init__(self, place: Place, migrations: Sequence[Migration]) -> None:
+        self.place = place
         self._migrations = migrations
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._lock = -1
-        self._engine: sa.Engine | None = None
         self._connection: sa.Connection | None = None
 
     async def open(self) -> None:
-        """Create or migrate the file and start the worker. Raises StorageFailed (also when another process has it)."""
+        """Create or migrate the tables and start the worker. Raises StorageFailed (also when another process has the file)."""
         if self._thread is not None:
             return
         try:
@@ -67,7 +100,7 @@ class Database:
         except BaseException:
             self._release()
             raise
-        self._thread = threading.Thread(target=self._serve, name=f"store-{self.path.name}", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=f"store-{self.place.name}", daemon=True)
         self._thread.start()
 
     async def close(self) -> None:
@@ -91,51 +124,18 @@ class Database:
 
     def _submit(self, work: Work[T]) -> Future[T]:
         if self._thread is None:
-            raise StorageFailed(f"{self.path}: the store is not open")
+            raise StorageFailed(f"{self.place.name}: the store is not open")
         job = _Job(work, Future())
         self._jobs.put(job)
         return job.future
 
     def _open(self) -> None:
+        self._connection = connection = self.place.open()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        except BlockingIOError:
-            raise StorageFailed(
-                f"{self.path}: another process has the store open", remedy="stop the other process; one owner per store"
-            ) from None
-        except OSError as error:
-            raise storage_error(self.path, error) from None
-        engine = sa.create_engine(
-            "sqlite+pysqlite://",
-            creator=self._connect,
-            poolclass=StaticPool,
-        )
-        sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
-        self._engine = engine
-        try:
-            self._connection = engine.connect()
-            with self._connection.begin():
-                self._migrate(self._connection)
+            with connection.begin():
+                self._migrate(connection)
         except sa.exc.DBAPIError as error:
-            raise storage_error(self.path, error) from None
-
-    def _connect(self) -> Any:
-        import sqlite3
-
-        raw = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
-        for pragma in (
-            "busy_timeout = 5000",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "secure_delete = ON",
-            "foreign_keys = ON",
-            "temp_store = MEMORY",
-        ):
-            raw.execute(f"PRAGMA {pragma}")
-        return raw
+            raise self.place.error(error) from None
 
     def _migrate(self, connection: sa.Connection) -> None:
         connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
@@ -145,7 +145,7 @@ class Database:
             version = 0
         if version > len(self._migrations):
             raise StorageFailed(
-                f"{self.path}: schema {version} is newer than this program's {len(self._migrations)}",
+                f"{self.place.name}: schema {version} is newer than this program's {len(self._migrations)}",
                 remedy="run the program version that wrote the store, or a newer one",
             )
         for step in self._migrations[version:]:
@@ -153,15 +153,8 @@ class Database:
         connection.execute(_VERSION.update().values(version=len(self._migrations)))
 
     def _release(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._connection = None
+        self.place.close()
 
     def _serve(self) -> None:
         last = False
@@ -183,12 +176,18 @@ class Database:
         try:
             results = self._transaction(group)
         except BaseException as error:
+            if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
+                # whether the transaction was committed is unknown, so none of it may run again by itself
+                self._release()
+                for job in group:
+                    job.future.set_exception(self.place.error(error))
+                return
             if len(group) > 1:  # one member failed: each alone, so that only the guilty one sees it
                 for job in group:
                     self._commit([job])
                 return
             if isinstance(error, sa.exc.DBAPIError):
-                error = storage_error(self.path, error)
+                error = self.place.error(error)
             group[0].future.set_exception(error)
             return
         for job, result in zip(group, results, strict=True):
@@ -196,7 +195,7 @@ class Database:
 
     def _transaction(self, group: list[_Job]) -> list[Any]:
         connection = self._connection
-        if connection is None:
-            raise StorageFailed(f"{self.path}: the store is closed")
+        if connection is None:  # lost before
+            self._connection = connection = self.place.open()
         with connection.begin():
             return [job.work(connection) for job in group]

@@ -12,6 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from qkdd.core.database import Database
+from qkdd.core.sqlite_file import SqliteFile
 
 
 class BlockState(StrEnum):
@@ -88,4 +89,4 @@ MIGRATIONS = (_version_1,)
 
 def node_store(path: Path) -> Database:
     """The key store of a node, not yet open."""
-    return Database(path, MIGRATIONS)
+    return Database(SqliteFile(path), MIGRATIONS)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from qkdd.core.database import is_alive, owner
+from qkdd.core.errors import StorageFailed
 from qkdd.core.sealing import Sealer
 from qkdd.kms import chunks
 from qkdd.kms.key_ids import split
@@ -105,7 +107,7 @@ def reserve(
         sa.select(ALLOCATIONS)
         .where(
             RESERVED,
-            ALLOCATIONS.c.claimed.is_(False),
+            ALLOCATIONS.c.claimant.is_(None),
             ALLOCATIONS.c.peer == peer,
             ALLOCATIONS.c.master == wanted.master,
             ALLOCATIONS.c.slaves == slaves,
@@ -115,7 +117,9 @@ def reserve(
         .limit(1)
     ).one_or_none()
     if left_over is not None:
-        connection.execute(ALLOCATIONS.update().where(ALLOCATIONS.c.id == left_over.id).values(claimed=True))
+        connection.execute(
+            ALLOCATIONS.update().where(ALLOCATIONS.c.id == left_over.id).values(claimant=owner(connection))
+        )
         return from_row(left_over)
     need = wanted.key_bytes * wanted.amount
     if chunks.pool_bytes(connection, peer).get(own, 0) < need:
@@ -145,7 +149,7 @@ def reserve(
                 break
     chunks.add_to_pool(connection, peer, own, -need)
     result = Allocation(wanted.id, wanted.master, wanted.slaves, wanted.key_bytes, wanted.amount, tuple(pieces))
-    _insert(connection, peer, result, AllocationState.RESERVED, expected, now, claimed=True)
+    _insert(connection, peer, result, AllocationState.RESERVED, expected, now, owner(connection))
     return result
 
 
@@ -179,8 +183,7 @@ def _insert(
     state: AllocationState,
     expected: int,
     now: float,
-    *,
-    claimed: bool = False,
+    claimant: int | None = None,
 ) -> None:
     connection.execute(
         ALLOCATIONS.insert().values(
@@ -192,7 +195,7 @@ def _insert(
             amount=allocation.amount,
             pieces=json.dumps(allocation.pieces),
             state=state,
-            claimed=claimed,
+            claimant=claimant,
             expected=expected,
             fetched=0,
             created=now,
@@ -200,23 +203,39 @@ def _insert(
     )
 
 
-def unclaim(connection: sa.Connection, allocation_id: bytes | None = None) -> None:
-    """Make a reservation (None: all of them, at start) free for the next request of its shape."""
-    query = ALLOCATIONS.update().where(RESERVED)
-    if allocation_id is not None:
-        query = query.where(ALLOCATIONS.c.id == allocation_id)
-    connection.execute(query.values(claimed=False))
+def unclaim(connection: sa.Connection, allocation_id: bytes) -> None:
+    """Make a reservation that a request of this process gave up free for the next one of its shape."""
+    query = ALLOCATIONS.update().where(RESERVED, ALLOCATIONS.c.id == allocation_id)
+    connection.execute(query.where(ALLOCATIONS.c.claimant == owner(connection)).values(claimant=None))
+
+
+def unclaim_dead(connection: sa.Connection) -> None:
+    """The same for all reservations of processes that died, or lost their line to the store."""
+    claimants = connection.execute(
+        sa.select(ALLOCATIONS.c.claimant).distinct().where(RESERVED, ALLOCATIONS.c.claimant.is_not(None))
+    ).scalars()
+    for claimant in claimants.all():
+        if not is_alive(connection, claimant):
+            query = ALLOCATIONS.update().where(RESERVED, ALLOCATIONS.c.claimant == claimant)
+            connection.execute(query.values(claimant=None))
 
 
 def deliver(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> list[bytes]:
-    """`reserved → delivered`: the keys for the master. To be called once the other site has recorded the allocation."""
+    """`reserved → delivered`: the keys for the master. To be called once the other site has recorded the allocation.
+
+    Raises StorageFailed when this process lost its store in between: another one may have taken the reservation.
+    """
     changed = connection.execute(
         ALLOCATIONS.update()
-        .where(ALLOCATIONS.c.id == allocation.id, ALLOCATIONS.c.state == AllocationState.RESERVED)
-        .values(state=AllocationState.DELIVERED, claimed=False)
+        .where(
+            ALLOCATIONS.c.id == allocation.id,
+            ALLOCATIONS.c.state == AllocationState.RESERVED,
+            ALLOCATIONS.c.claimant == owner(connection),
+        )
+        .values(state=AllocationState.DELIVERED, claimant=None)
     ).rowcount
     if changed != 1:
-        raise AssertionError("an allocation was delivered twice")
+        raise StorageFailed("the store was lost while a draw was under way; its reservation is no longer ours")
     keys = _keys(connection, sealer, allocation, range(allocation.amount))
     expected = connection.execute(
         sa.select(ALLOCATIONS.c.expected).where(ALLOCATIONS.c.id == allocation.id)
@@ -258,9 +277,7 @@ def record(connection: sa.Connection, peer: str, allocation: Allocation, expecte
         chunk = rows[chunk_id]
         chunks.make_live(connection, chunk)
         chunks.use(connection, chunk.row, start, stop, opened=True)
-        connection.execute(
-            CHUNKS.update().where(CHUNKS.c.row == chunk.row).values(cursor=sa.func.max(CHUNKS.c.cursor, stop))
-        )
+        connection.execute(CHUNKS.update().where(CHUNKS.c.row == chunk.row).values(cursor=max(chunk.cursor, stop)))
         chunks.add_to_pool(connection, peer, peer, start - stop)
     _insert(connection, peer, allocation, AllocationState.RECORDED, expected, now)
     if not expected:

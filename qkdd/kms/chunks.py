@@ -9,8 +9,8 @@ import json
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
+from qkdd.core.database import upsert
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
 from qkdd.kms.errors import ChunkConflict, PoolFull
@@ -41,12 +41,8 @@ def place(chunk_id: str) -> str:
 
 
 def add_to_pool(connection: sa.Connection, peer: str, owner: str, amount: int) -> None:
-    statement = insert(POOLS).values(peer=peer, owner=owner, bytes=amount)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["peer", "owner"], set_={"bytes": POOLS.c.bytes + statement.excluded.bytes}
-        )
-    )
+    values = {"peer": peer, "owner": owner, "bytes": amount}
+    upsert(connection, POOLS, "peer,owner", values, {"bytes": POOLS.c.bytes + amount})
 
 
 def pool_bytes(connection: sa.Connection, peer: str) -> dict[str, int]:
@@ -81,7 +77,8 @@ def ingest(connection: sa.Connection, own: str, new: NewChunk, sealer: Sealer, l
             about=json.dumps(new.about, sort_keys=True),
         )
     )
-    row = result.lastrowid
+    assert result.inserted_primary_key is not None
+    row = result.inserted_primary_key[0]
     connection.execute(MATERIAL.insert().values(row=row, sealed=sealer.seal(new.material, place(new.chunk_id))))
     return True
 

@@ -6,11 +6,11 @@ import asyncio
 import json
 import resource
 import signal
-import sqlite3
 import sys
 from pathlib import Path
 from typing import Annotated
 
+import sqlalchemy as sa
 import typer
 
 from qkdd.core import config as config_files
@@ -20,6 +20,7 @@ from qkdd.core.notify import sd_notify, watchdog_interval
 from qkdd.core.sealing import load_master_key
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.dev_pair import DevPair
+from qkdd.kms.schema import ALLOCATIONS, CHUNKS, POOLS
 from qkdd.kms.server import KmsServer
 from qkdd.peer.tls import self_test
 
@@ -119,27 +120,29 @@ def check_config(file: File) -> None:
 
 @app.command()
 def status(file: File) -> None:
-    """Chunks and pools of the store as JSON, read from its file; the service may run or not."""
+    """Chunks and pools of the store as JSON, read from the store itself; the service may run or not."""
     try:
         config = config_files.load(file, KmsConfig)
+        place = config.store_place()
     except QkddError as error:
         raise _fail(error) from None
-    path = Path(config.kms.state_directory) / "kms.db"
+    engine = sa.create_engine(place.reading(), poolclass=sa.NullPool)
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        try:
-            chunks = dict(connection.execute("SELECT state, count(*) FROM chunks GROUP BY state"))
-            pools = [
-                {"peer": peer, "owner": owner, "bits": 8 * size}
-                for peer, owner, size in connection.execute("SELECT peer, owner, bytes FROM pools ORDER BY peer, owner")
-            ]
-            pending = connection.execute("SELECT count(*) FROM allocations").fetchone()[0]
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        typer.echo(f"{path}: {error}", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(json.dumps({"kms": config.kms.id, "chunks": chunks, "pools": pools, "draws_open": pending}, indent=2))
+        with engine.connect() as connection:
+            chunks = connection.execute(sa.select(CHUNKS.c.state, sa.func.count()).group_by(CHUNKS.c.state)).all()
+            pools = connection.execute(sa.select(POOLS).order_by(POOLS.c.peer, POOLS.c.owner)).all()
+            pending = connection.execute(sa.select(sa.func.count()).select_from(ALLOCATIONS)).scalar_one()
+    except sa.exc.DBAPIError as error:
+        raise _fail(place.error(error)) from None
+    finally:
+        engine.dispose()
+    answer = {
+        "kms": config.kms.id,
+        "chunks": {state: count for state, count in chunks},
+        "pools": [{"peer": row.peer, "owner": row.owner, "bits": 8 * row.bytes} for row in pools],
+        "draws_open": pending,
+    }
+    typer.echo(json.dumps(answer, indent=2))
 
 
 def main() -> None:

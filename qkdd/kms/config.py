@@ -7,6 +7,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from qkdd.core.config import Section
+from qkdd.core.database import Place
+from qkdd.core.errors import ConfigError
+from qkdd.core.postgres import Postgres, parse
+from qkdd.core.sqlite_file import SqliteFile
 from qkdd.core.units import Seconds
 from qkdd.peer.tls import Suite, TlsProfile
 
@@ -73,15 +77,20 @@ class SaeListener(Listener, frozen=True, kw_only=True):
 
 
 class Peer(Section, frozen=True, kw_only=True):
-    """Another site's KMS: its KMS plane, and the quantum links that end there."""
+    """Another site's KMS: its KMS plane, and the quantum links that end there.
+
+    replicas: the same plane of its other processes, asked when the first does not answer.
+    """
 
     url: str
     links: tuple[str, ...]
+    replicas: tuple[str, ...] = ()
 
     def check(self) -> Iterator[tuple[str, str, str]]:
-        url = urlsplit(self.url)
-        if url.scheme != "https" or not url.hostname or url.path.rstrip("/"):
-            yield "url", f"{self.url!r} is not of the form https://host:port", "give the other KMS's kms_plane address"
+        for key, text in (("url", self.url), *((f"replicas.{i}", text) for i, text in enumerate(self.replicas))):
+            url = urlsplit(text)
+            if url.scheme != "https" or not url.hostname or url.path.rstrip("/"):
+                yield key, f"{text!r} is not of the form https://host:port", "give the other KMS's kms_plane address"
         if not self.links:
             yield "links", "no link leads there", "name the link that the node pushes chunks for"
 
@@ -143,14 +152,24 @@ class Limits(Section, frozen=True, kw_only=True):
 
 
 class KmsIdentity(Section, frozen=True, kw_only=True):
-    """Name, state and master key. `metrics`: a loopback address for /metrics, or nothing."""
+    """Name, state and master key. `metrics`: a loopback address for /metrics, or nothing.
+
+    store: nothing for a file in the state directory, or the URL of a PostgreSQL database, "postgresql://user@host/name", that
+    several processes of this KMS may share (docs/rooms/kms.md, Replicas).
+    """
 
     id: str
     state_directory: str
     master_key: str
     metrics: str | None = None
+    store: str | None = None
 
     def check(self) -> Iterator[tuple[str, str, str]]:
+        if self.store is not None:
+            try:
+                parse(self.store)
+            except ConfigError as error:
+                yield "store", error.message.removeprefix("store: "), error.remedy
         if self.metrics is not None:
             try:
                 host, _ = address(self.metrics)
@@ -172,6 +191,12 @@ class KmsConfig(Section, frozen=True, kw_only=True):
     saes: dict[str, Sae]
     pairs: tuple[Pair, ...]
     limits: Limits = Limits()
+
+    def store_place(self) -> Place:
+        """Where the keys are kept."""
+        if self.kms.store is not None:
+            return Postgres(self.kms.store)
+        return SqliteFile(Path(self.kms.state_directory) / "kms.db")
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         seen: dict[str, str] = {}

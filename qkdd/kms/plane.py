@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
 import aiohttp
@@ -83,9 +84,10 @@ _ANSWER_LIMIT = 1 << 20
 class PeerKms:
     """Client of one other KMS. After a failure further calls fail at once for a second, so that a dead line costs little."""
 
-    def __init__(self, name: str, url: str, context: ssl.SSLContext, clock: Clock, deadline: float) -> None:
+    def __init__(self, name: str, urls: Sequence[str], context: ssl.SSLContext, clock: Clock, deadline: float) -> None:
+        """urls: of its processes (replicas); the one that answered last is asked first."""
         self.name = name
-        self._url = url.rstrip("/")
+        self._urls = [url.rstrip("/") for url in urls]
         self._context, self._clock, self._deadline = context, clock, deadline
         self._client: aiohttp.ClientSession | None = None
         self._down_until = float("-inf")
@@ -101,22 +103,33 @@ class PeerKms:
         if self._client is None:
             connector = aiohttp.TCPConnector(ssl=self._context, limit=32)
             self._client = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
-        try:
-            async with (
-                self._clock.deadline(self._deadline),
-                self._client.post(
-                    f"{self._url}/kms/v1/{name}",
-                    data=msgspec.json.encode(message),
-                    headers={"Content-Type": "application/json"},
-                ) as response,
-            ):
-                body = await response.content.read(_ANSWER_LIMIT)
-                if response.status != 200:
-                    raise PeerKmsDown(f"{self.name}: {name} answered {response.status}", status=response.status)
-                return msgspec.json.decode(body, type=answer)
-        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
-            self._down_until = self._clock.monotonic() + 1.0
-            raise PeerKmsDown(f"{self.name}: {name}: {type(error).__name__}: {error}") from None
+        data = msgspec.json.encode(message)
+        for left in range(
+            len(self._urls) - 1, -1, -1
+        ):  # every call may be repeated: the other side knows it by its ids
+            url = self._urls[0]
+            try:
+                return await self._call(self._client, f"{url}/kms/v1/{name}", data, answer)
+            except PeerKmsDown:
+                if not left:
+                    raise
+            except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
+                if not left:
+                    self._down_until = self._clock.monotonic() + 1.0
+                    raise PeerKmsDown(f"{self.name}: {name}: {type(error).__name__}: {error}") from None
+            if self._urls[0] == url:  # no other call has found out before
+                self._urls.append(self._urls.pop(0))
+        raise AssertionError("a peer without an address")
+
+    async def _call(self, client: aiohttp.ClientSession, url: str, data: bytes, answer: type[A]) -> A:
+        async with (
+            self._clock.deadline(self._deadline),
+            client.post(url, data=data, headers={"Content-Type": "application/json"}) as response,
+        ):
+            body = await response.content.read(_ANSWER_LIMIT)
+            if response.status != 200:
+                raise PeerKmsDown(f"{self.name}: {url} answered {response.status}", status=response.status)
+            return msgspec.json.decode(body, type=answer)
 
     async def close(self) -> None:
         """Drop the connections; idempotent."""

@@ -8,11 +8,10 @@ only in `material`, sealed.
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 
 import sqlalchemy as sa
 
-from qkdd.core.database import Database
+from qkdd.core.database import Database, Place
 
 
 class ChunkState(StrEnum):
@@ -29,22 +28,25 @@ class AllocationState(StrEnum):
     VOIDED = "voided"  # the other site abandoned it: an announcement that still comes is refused
 
 
+_RESERVED, _DONE = sa.text("state = 'reserved'"), sa.text("done IS NOT NULL")  # of partial indexes
 METADATA = sa.MetaData()
+
+_Row = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # a rowid in SQLite
 
 CHUNKS = sa.Table(
     "chunks",
     METADATA,
-    sa.Column("row", sa.Integer, primary_key=True),
+    sa.Column("row", _Row, primary_key=True),
     sa.Column("peer", sa.Text, nullable=False),
     sa.Column("chunk_id", sa.Text, nullable=False, unique=True),
     sa.Column("link", sa.Text, nullable=False),
-    sa.Column("idx", sa.Integer, nullable=False),
-    sa.Column("bytes", sa.Integer, nullable=False),
-    sa.Column("cursor", sa.Integer, nullable=False),  # first byte that its owner has not cut off
-    sa.Column("used", sa.Integer, nullable=False),  # bytes covered by pieces
-    sa.Column("open", sa.Integer, nullable=False),  # allocations that still need the material here
+    sa.Column("idx", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("cursor", sa.BigInteger, nullable=False),  # first byte that its owner has not cut off
+    sa.Column("used", sa.BigInteger, nullable=False),  # bytes covered by pieces
+    sa.Column("open", sa.BigInteger, nullable=False),  # allocations that still need the material here
     sa.Column("owner", sa.Text, nullable=False),  # id of the KMS that may draw from it
-    sa.Column("epoch", sa.Integer, nullable=False),  # counts changes of owner
+    sa.Column("epoch", sa.BigInteger, nullable=False),  # counts changes of owner
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("about", sa.Text, nullable=False),
     sa.Index("chunks_by_state", "state", "row"),
@@ -58,7 +60,7 @@ VOIDING = sa.text("allocations.state = 'voiding'")
 MATERIAL = sa.Table(
     "material",
     METADATA,
-    sa.Column("row", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("row", _Row, primary_key=True, autoincrement=False),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
 
@@ -67,7 +69,7 @@ POOLS = sa.Table(
     METADATA,
     sa.Column("peer", sa.Text, primary_key=True),
     sa.Column("owner", sa.Text, primary_key=True),
-    sa.Column("bytes", sa.Integer, nullable=False),  # of live chunks of that owner, behind the cursor
+    sa.Column("bytes", sa.BigInteger, nullable=False),  # of live chunks of that owner, behind the cursor
 )
 
 ALLOCATIONS = sa.Table(
@@ -77,34 +79,34 @@ ALLOCATIONS = sa.Table(
     sa.Column("peer", sa.Text, nullable=False),
     sa.Column("master", sa.Text, nullable=False),
     sa.Column("slaves", sa.Text, nullable=False),
-    sa.Column("key_bytes", sa.Integer, nullable=False),
-    sa.Column("amount", sa.Integer, nullable=False),
+    sa.Column("key_bytes", sa.BigInteger, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
     sa.Column("pieces", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
-    sa.Column("claimed", sa.Boolean, nullable=False),
-    sa.Column("expected", sa.Integer, nullable=False),  # fetches by applications of this site
-    sa.Column("fetched", sa.Integer, nullable=False),
+    sa.Column("claimant", sa.BigInteger),  # the opening of the store whose request holds the reservation
+    sa.Column("expected", sa.BigInteger, nullable=False),  # fetches by applications of this site
+    sa.Column("fetched", sa.BigInteger, nullable=False),
     sa.Column("created", sa.Float, nullable=False),  # service time, see qkdd.kms.store.Store.now
     sa.Column("done", sa.Float),
-    sa.Index("allocations_reserved", "state", sqlite_where=sa.text("state = 'reserved'")),
+    sa.Index("allocations_reserved", "state", sqlite_where=_RESERVED, postgresql_where=_RESERVED),
     sa.Index("allocations_by_age", "created"),
-    sa.Index("allocations_done", "done", sqlite_where=sa.text("done IS NOT NULL")),
+    sa.Index("allocations_done", "done", sqlite_where=_DONE, postgresql_where=_DONE),
 )
 
 PIECES = sa.Table(
     "pieces",
     METADATA,
-    sa.Column("row", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("start", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("stop", sa.Integer, nullable=False),
+    sa.Column("row", _Row, primary_key=True, autoincrement=False),
+    sa.Column("start", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("stop", sa.BigInteger, nullable=False),
 )
 
 RETURNED = sa.Table(
     "returned",
     METADATA,
-    sa.Column("row", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("start", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("stop", sa.Integer, nullable=False),
+    sa.Column("row", _Row, primary_key=True, autoincrement=False),
+    sa.Column("start", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("stop", sa.BigInteger, nullable=False),
     sa.Column("peer", sa.Text, nullable=False),
     sa.Index("returned_by_peer", "peer", "row", "start"),
 )
@@ -113,7 +115,7 @@ DELIVERIES = sa.Table(
     "deliveries",
     METADATA,
     sa.Column("allocation", sa.LargeBinary(12), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("sae", sa.Text, primary_key=True),
     sa.Column("time", sa.Float, nullable=False),
 )
@@ -131,13 +133,21 @@ def _version_2(connection: sa.Connection) -> None:
     connection.exec_driver_sql("CREATE INDEX allocations_voiding ON allocations (peer) WHERE state = 'voiding'")
     connection.exec_driver_sql("DROP INDEX IF EXISTS chunks_by_owner")  # the planner would prefer it to the partial one
     connection.exec_driver_sql(
-        "CREATE INDEX chunks_drawable ON chunks (peer, owner, row) WHERE state = 'live' AND cursor < bytes"
+        """CREATE INDEX chunks_drawable ON chunks (peer, owner, "row") WHERE state = 'live' AND "cursor" < bytes"""
     )
 
 
-MIGRATIONS = (_version_1, _version_2)
+def _version_3(connection: sa.Connection) -> None:
+    """Who holds a reservation: several processes may serve one store. What a version 2 left is free for anybody."""
+    columns = {column["name"] for column in sa.inspect(connection).get_columns("allocations")}
+    if "claimant" not in columns:
+        connection.exec_driver_sql("ALTER TABLE allocations ADD COLUMN claimant BIGINT")
+        connection.exec_driver_sql("ALTER TABLE allocations DROP COLUMN claimed")
 
 
-def kms_store(path: Path) -> Database:
+MIGRATIONS = (_version_1, _version_2, _version_3)
+
+
+def kms_store(place: Place) -> Database:
     """The database of a KMS, not yet open."""
-    return Database(path, MIGRATIONS)
+    return Database(place, MIGRATIONS)

@@ -73,10 +73,10 @@ class KmsServer:
             profile = replace(plane.profile(f"peer {name}", "post-quantum", identity=name), roles=("kms",))
             context = client_context(profile, clock)
             self._contexts.append(context)
-            peers[name] = PeerKms(name, peer.url, context, clock, config.limits.peer_deadline)
+            peers[name] = PeerKms(name, (peer.url, *peer.replicas), context, clock, config.limits.peer_deadline)
         service = KeyService(
             config,
-            kms_store(state / "kms.db"),
+            kms_store(config.store_place()),
             master,
             peers,
             clock=clock,

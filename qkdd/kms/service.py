@@ -10,13 +10,12 @@ from itertools import pairwise
 from typing import Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from qkdd.core import log
 from qkdd.core.audit import AuditLog
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
-from qkdd.core.database import Database
+from qkdd.core.database import Database, upsert
 from qkdd.core.errors import QkddError
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
@@ -44,12 +43,20 @@ def _check_kind(connection: sa.Connection, synthetic: bool) -> None:
     known = connection.execute(sa.select(META.c.value).where(META.c.name == "synthetic")).scalar()
     if known is None:
         used = connection.execute(sa.select(sa.func.count()).select_from(META)).scalar_one()
-        used += connection.execute(sa.text("SELECT count(*) FROM (SELECT 1 FROM chunks LIMIT 1)")).scalar_one()
+        used += connection.execute(sa.text("SELECT count(*) FROM (SELECT 1 FROM chunks LIMIT 1) AS one")).scalar_one()
         known = 0.0 if used else float(synthetic)
         connection.execute(META.insert().values(name="synthetic", value=known))
     if bool(known) != synthetic:
         kinds = ("real", "synthetic (insecure)")
         raise StoreMismatch(f"the store is for {kinds[bool(known)]} key, this program serves {kinds[synthetic]} key")
+
+
+def _service_time(connection: sa.Connection, own: float) -> float:
+    """The largest service time that any process of this KMS has reached, `own` included; remembered."""
+    known = connection.execute(sa.select(META.c.value).where(META.c.name == "service_seconds")).scalar()
+    now = max(own, known or 0.0)
+    upsert(connection, META, "name", {"name": "service_seconds", "value": now}, {"value": now})
+    return now
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +104,9 @@ class KeyService:
         """Open the store. Reservations that a crash left never left this KMS: they are free for the next request."""
         await self._database.open()
         await self._run(_check_kind, self._synthetic)
-        base = await self._database.run(
-            lambda c: c.execute(sa.select(META.c.value).where(META.c.name == "service_seconds")).scalar()
-        )
-        self._time_base, self._time_start = base or 0.0, self._clock.monotonic()
-        await self._run(allocations.unclaim)
+        self._time_base, self._time_start = 0.0, self._clock.monotonic()
+        self._time_base = await self._run(_service_time, 0.0)
+        await self._run(allocations.unclaim_dead)
 
     async def close(self) -> None:
         for peer in self._peers.values():
@@ -112,7 +117,7 @@ class KeyService:
         return await self._database.run(lambda c: work(c, *args, **kwargs))
 
     def _now(self) -> float:
-        """Seconds this KMS has ever run: lifetimes do not change when the wall clock is stepped."""
+        """Seconds this KMS has ever run, in any of its processes: lifetimes do not change when the wall clock is stepped."""
         return self._time_base + self._clock.monotonic() - self._time_start
 
     # chunks in
@@ -226,14 +231,12 @@ class KeyService:
 
     async def clean(self) -> None:
         """Erase what was fetched and what has expired; remember the service time."""
-        now, limits = self._now(), self.config.limits
-
-        def work(connection: sa.Connection) -> tuple[int, int]:
-            statement = insert(META).values(name="service_seconds", value=now)
-            connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": now}))
-            return allocations.expire(connection, now, limits.key_lifetime, limits.redelivery_window)
-
-        _, expired = await self._database.run(work)
+        limits = self.config.limits
+        own = self._now()
+        now = await self._run(_service_time, own)
+        self._time_base += now - own  # another process of this KMS has run for longer
+        await self._run(allocations.unclaim_dead)
+        _, expired = await self._run(allocations.expire, now, limits.key_lifetime, limits.redelivery_window)
         if expired:
             self._meter.add("qkdd_kms_expired_total", expired)
             self._audit.write("allocations expired", count=expired)

@@ -22,7 +22,7 @@ def begin(connection: sa.Connection, peer: str, before: float, limit: int) -> li
         ALLOCATIONS.update()
         .where(
             RESERVED,
-            ALLOCATIONS.c.claimed.is_(False),
+            ALLOCATIONS.c.claimant.is_(None),
             ALLOCATIONS.c.peer == peer,
             ALLOCATIONS.c.created < before,
         )
@@ -70,7 +70,6 @@ def _remember(connection: sa.Connection, peer: str, allocation_id: bytes, now: f
             amount=0,
             pieces=json.dumps([]),
             state=AllocationState.VOIDED,
-            claimed=False,
             expected=0,
             fetched=0,
             created=now,

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from qkdd.core.database import Database
 from qkdd.core.errors import StorageFailed, StorageFull
+from qkdd.core.sqlite_file import SqliteFile
 
 META = sa.MetaData()
 ITEMS = sa.Table("items", META, sa.Column("id", sa.Integer, primary_key=True), sa.Column("data", sa.LargeBinary))
@@ -23,7 +24,7 @@ def _first(connection: sa.Connection) -> None:
 
 
 def _store(tmp_path: Path) -> Database:
-    return Database(tmp_path / "s.db", [_first])
+    return Database(SqliteFile(tmp_path / "s.db"), [_first])
 
 
 def _insert(number: int, size: int = 1) -> Any:
@@ -97,7 +98,7 @@ def test_one_owner_and_no_newer_schema(tmp_path: Path) -> None:
         with pytest.raises(StorageFailed, match="another process"):
             await _store(tmp_path).open()
         await store.close()
-        newer = Database(tmp_path / "s.db", [_first, lambda c: None])
+        newer = Database(SqliteFile(tmp_path / "s.db"), [_first, lambda c: None])
         await newer.open()
         await newer.close()
         with pytest.raises(StorageFailed, match="newer"):

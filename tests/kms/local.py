@@ -16,6 +16,7 @@ from qkdd.core.audit import AuditLog
 from qkdd.core.counters import RecordingMeter
 from qkdd.core.database import Database
 from qkdd.core.secret import Secret
+from qkdd.core.sqlite_file import SqliteFile
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.errors import PeerKmsDown
 from qkdd.kms.schema import kms_store
@@ -88,7 +89,7 @@ class World:
         return self.root / site / "kms.db"
 
     async def start(self, site: str, config: KmsConfig | None = None) -> KeyService:
-        self.databases[site] = database = kms_store(self.store(site))
+        self.databases[site] = database = kms_store(SqliteFile(self.store(site)))
         self.audits[site] = AuditLog(self.root / site / "audit.log", self.clock)
         other = SITES[1 - SITES.index(site)]
         self.services[site] = service = KeyService(

@@ -8,6 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from qkdd.core.database import Database
+from qkdd.core.sqlite_file import SqliteFile
 from qkdd.kms.schema import MIGRATIONS, RETURNED
 
 from .local import World
@@ -16,7 +17,7 @@ from .local import World
 def test_from_version_1(tmp_path: Path) -> None:
     async def main() -> None:
         made = World(tmp_path)
-        old = Database(made.store("alice"), MIGRATIONS[:1])
+        old = Database(SqliteFile(made.store("alice")), MIGRATIONS[:1])
         await old.open()
         await old.run(RETURNED.drop)  # version 1 had none
         await old.close()
@@ -55,9 +56,9 @@ def test_a_draw_scans_nothing(tmp_path: Path) -> None:
             statements.append((statement, parameters))
 
         for site in ("alice", "bob"):
-            engine = made.databases[site]._engine
-            assert engine is not None
-            sa.event.listen(engine, "before_cursor_execute", watch)
+            connection = made.databases[site]._connection
+            assert connection is not None
+            sa.event.listen(connection.engine, "before_cursor_execute", watch)
         await made.draw("alice")
         seen = [s for s in statements if s[0].startswith(("SELECT", "UPDATE", "DELETE"))]
         assert len(seen) > 5

@@ -1,0 +1,251 @@
+"""A KMS of several processes on one PostgreSQL database: no key twice, whoever dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from qkdd.core.audit import AuditLog
+from qkdd.core.database import Database, is_alive, owner
+from qkdd.core.errors import ConfigError, StorageFailed
+from qkdd.core.postgres import Postgres, parse
+from qkdd.core.secret import Secret
+from qkdd.kms.errors import NotEnoughKey, PeerKmsDown
+from qkdd.kms.schema import kms_store
+from qkdd.kms.service import KeyService
+
+from .local import World, service_config
+from .postgres import Server, server
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Server]:
+    with server() as made:
+        yield made
+
+
+class Replicas(World):
+    """Alice's KMS has `count` processes (here: key services with stores of their own) on one database; bob's has a file."""
+
+    def __init__(self, root: Path, url: str, count: int, **limits: Any) -> None:
+        super().__init__(root, **limits)
+        self.url, self.count = url, count
+        self.replicas: list[KeyService] = []
+
+    async def begin(self) -> None:
+        await self.start("bob")
+        self.replicas = [await self.replica() for _ in range(self.count)]
+        self.services["alice"] = self.replicas[0]
+
+    async def replica(self) -> KeyService:
+        (self.root / "alice").mkdir(exist_ok=True)
+        if "alice" not in self.audits:
+            self.audits["alice"] = AuditLog(self.root / "alice" / "audit.log", self.clock)
+        service = KeyService(
+            service_config("alice", self.root, **self.limits),
+            kms_store(Postgres(self.url)),
+            Secret(bytes(32)),
+            {"kms-bob": self.lines["alice"]},  # type: ignore[dict-item]
+            clock=self.clock,
+            meter=self.meters["alice"],
+            audit=self.audits["alice"],
+        )
+        await service.open()
+        return service
+
+    async def finish(self) -> None:
+        for service in self.replicas:
+            await service.close()
+        await self.stop("bob")
+        self.audits["alice"].close()
+
+
+def play(scenario: Callable[[Replicas], Any], root: Path, url: str, count: int = 2, **limits: Any) -> None:
+    async def main() -> None:
+        made = Replicas(root, url, count, **limits)
+        await made.begin()
+        try:
+            await scenario(made)
+        finally:
+            await made.finish()
+
+    asyncio.run(main())
+
+
+def test_two_processes_share_a_pool(postgres: Server, tmp_path: Path) -> None:
+    async def scenario(world: Replicas) -> None:
+        for index in range(0, 20, 2):
+            await world.feed(index)
+        await world.sync()
+        drawn: dict[str, bytes] = {}
+
+        async def draw(service: KeyService) -> None:
+            for _ in range(10):
+                for key in await service.draw("sae-alice", ("sae-bob",), 2, 32):
+                    assert key.key_id not in drawn
+                    drawn[key.key_id] = key.key
+
+        await asyncio.gather(*(draw(service) for service in world.replicas for _ in range(2)))
+        assert len(drawn) == len(set(drawn.values())) == 80
+        assert await world.fetch("bob", list(drawn)) == drawn
+        keys = await world.draw("bob", 5)  # one process records what the other gives out
+        first, second = list(keys)[:3], list(keys)[3:]
+        got = await world.replicas[1].fetch("sae-alice", "sae-bob", first)
+        assert {k.key_id: k.key for k in got} == {i: keys[i] for i in first}
+        got = await world.replicas[0].fetch("sae-alice", "sae-bob", second)
+        assert {k.key_id: k.key for k in got} == {i: keys[i] for i in second}
+        await world.agree()
+
+    play(scenario, tmp_path, postgres.create("shared"))
+
+
+def test_a_dead_process_frees_its_reservations(postgres: Server, tmp_path: Path) -> None:
+    """Its announced but undelivered draw is taken by a request of the same shape at the other process, once."""
+
+    async def scenario(world: Replicas) -> None:
+        await world.feed(0, 640)
+        await world.sync()
+        line = world.lines["alice"]
+        held = asyncio.Event()
+        true_call = line.call
+
+        async def hanging(name: str, message: Any, answer: Any) -> Any:
+            reply = await true_call(name, message, answer)
+            if name == "allocations" and not held.is_set():
+                held.set()
+                await asyncio.Event().wait()  # recorded at the other site, the answer never comes
+            return reply
+
+        line.call = hanging  # type: ignore[method-assign]
+        dying = asyncio.create_task(world.replicas[0].draw("sae-alice", ("sae-bob",), 4, 32))
+        await held.wait()
+        other = await world.replicas[1].draw("sae-alice", ("sae-bob",), 4, 32)  # does not take what is under way
+        await world.replicas[1].clean()
+        # the first process loses its connection, as if it had been killed
+        database = world.replicas[0]._database
+        await asyncio.to_thread(database._release)
+        for _ in range(100):
+            await world.replicas[1].clean()
+            taken = await world.replicas[1]._run(
+                lambda c: c.execute(sa.text("SELECT count(*) FROM allocations WHERE claimant IS NULL")).scalar_one()
+            )
+            if taken > 1:  # the delivered one has none either
+                break
+        again = await world.replicas[1].draw("sae-alice", ("sae-bob",), 4, 32)
+        assert not {k.key for k in other} & {k.key for k in again}
+        dying.cancel()
+        await asyncio.wait([dying])
+        ids = {k.key_id: k.key for k in (*other, *again)}
+        assert await world.fetch("bob", list(ids)) == ids
+        await world.agree()
+
+    play(scenario, tmp_path, postgres.create("dying"))
+
+
+def test_a_lost_store_delivers_nothing_that_another_took(postgres: Server, tmp_path: Path) -> None:
+    async def scenario(world: Replicas) -> None:
+        await world.feed(0, 640)
+        await world.sync()
+        line, go, asked = world.lines["alice"], asyncio.Event(), asyncio.Event()
+        true_call = line.call
+
+        async def slow(name: str, message: Any, answer: Any) -> Any:
+            reply = await true_call(name, message, answer)
+            if name == "allocations" and not asked.is_set():
+                asked.set()
+                await go.wait()
+            return reply
+
+        line.call = slow  # type: ignore[method-assign]
+        slow_draw = asyncio.create_task(world.replicas[0].draw("sae-alice", ("sae-bob",), 4, 32))
+        await asked.wait()
+        await asyncio.to_thread(world.replicas[0]._database._release)
+        while True:
+            await world.replicas[1].clean()
+            again = await world.replicas[1].draw("sae-alice", ("sae-bob",), 4, 32)
+            if again[0].key_id[:18] == line.sent[-1].id[:12] or len(line.sent) > 1:
+                break
+        go.set()
+        with pytest.raises(StorageFailed):
+            await slow_draw
+        ids = {k.key_id: k.key for k in again}
+        assert await world.fetch("bob", list(ids)) == ids
+
+    play(scenario, tmp_path, postgres.create("lost"))
+
+
+@pytest.mark.parametrize("hard", [False, True], ids=["restarted", "killed"])
+def test_the_server_goes_and_comes_back(postgres: Server, tmp_path: Path, hard: bool) -> None:
+    async def scenario(world: Replicas) -> None:
+        await world.feed(0, 3200)
+        await world.sync()
+        before = await world.draw("alice", 3)
+        await asyncio.to_thread(postgres.stop, hard=hard)
+        for service in world.replicas:
+            with pytest.raises(StorageFailed):
+                await service.draw("sae-alice", ("sae-bob",), 1, 32)
+        await asyncio.to_thread(postgres.start)
+        after = [k for service in world.replicas for k in await service.draw("sae-alice", ("sae-bob",), 3, 32)]
+        ids = before | {k.key_id: k.key for k in after}
+        assert len(set(ids.values())) == 9
+        assert await world.fetch("bob", list(ids)) == ids
+
+    play(scenario, tmp_path, postgres.create(f"restart_{hard}".lower()))
+
+
+def test_in_doubt_work_does_not_run_again(postgres: Server) -> None:
+    """A connection that is lost inside a group fails the whole group; the next work finds a new connection."""
+
+    async def main() -> None:
+        database = Database(Postgres(postgres.create("doubt")), [lambda c: None])
+        await database.open()
+        runs = []
+
+        def kills(connection: sa.Connection) -> None:
+            runs.append(owner(connection))
+            connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        with pytest.raises(StorageFailed):
+            await database.run(kills)
+        assert len(runs) == 1
+        fresh = await database.run(owner)
+        assert fresh != runs[0]
+        assert await database.run(lambda c: is_alive(c, fresh))
+        assert not await database.run(lambda c: is_alive(c, runs[0]))
+        await database.close()
+
+    asyncio.run(main())
+
+
+def test_the_line_between_the_sites_is_cut(postgres: Server, tmp_path: Path) -> None:
+    async def scenario(world: Replicas) -> None:
+        await world.feed(0, 320)
+        await world.sync()
+        world.lines["alice"].script = ["after"]
+        with pytest.raises(PeerKmsDown):
+            await world.replicas[0].draw("sae-alice", ("sae-bob",), 10, 32)
+        with pytest.raises(NotEnoughKey):  # the shape differs, the bytes are reserved
+            await world.replicas[1].draw("sae-alice", ("sae-bob",), 9, 32)
+        keys = await world.replicas[1].draw("sae-alice", ("sae-bob",), 10, 32)
+        ids = {k.key_id: k.key for k in keys}
+        assert await world.fetch("bob", list(ids)) == ids
+
+    play(scenario, tmp_path, postgres.create("cut"))
+
+
+def test_urls() -> None:
+    assert Postgres("postgresql://kms@db.example/keys").name == "postgresql://db.example/keys"
+    for url, hint in (
+        ("postgresql://kms:secret@db/keys", "passfile"),
+        ("mysql://db/keys", "postgresql://"),
+        ("nonsense", "postgresql://"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse(url)
+        assert hint in caught.value.remedy
+        assert "secret" not in str(caught.value)

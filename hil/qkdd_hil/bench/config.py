@@ -1,33 +1,49 @@
-"""What a bench is made of, as TOML: `[line…]` is the physics, `[alice]` and `[bob]` say where the instruments listen."""
+"""What a bench is made of, as TOML: `[line…]` (pairs) or `[pulsed…]` (pulses) is the physics, `[alice]` and `[bob]` say where
+the instruments listen."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Literal
+
 from qkdd.core.config import Section
 from qkdd.core.units import Fraction
-from qkdd_hil.physics import LineParameters
+from qkdd_hil.physics import LineParameters, PulsedParameters
 
 CONTROL_PORT, COUNTS_PORT = 12000, 12345  # of the WebSQ, devices.md section 5
 
 
 class InstrumentsConfig(Section, frozen=True):
-    """Addresses of one side. Empty pty paths: a fresh one; port 0: any free port.
+    """Addresses of one side. Empty pty paths: a fresh one; port 0: any free port. board: of the transmitter, HOST:PORT.
 
     The count port of the detectors' controller is fixed by its vendor, so two on one machine need two addresses.
     """
 
     tagger: str = ""
     polarization: str = ""
+    board: str = "127.0.0.1:0"
     detectors_host: str = "127.0.0.1"
     detectors_ports: tuple[int, int] = (CONTROL_PORT, COUNTS_PORT)
 
 
 class BenchConfig(Section, frozen=True):
-    """`control`: path of the UNIX socket for faults and settings; empty: none. `seed`: of everything random.
-    `eve`: fraction of pairs that an eavesdropper intercepts from the start."""
+    """`protocol`: a source of pairs between two receivers, or a transmitter board and one receiver. `control`: path of the UNIX
+    socket for faults and settings; empty: none. `seed`: of everything random, but not of what a board prepares.
+
+    `eve`: fraction of pairs or pulses that an eavesdropper intercepts and resends from the start; `pns`: she splits
+    pulses of more than one photon and blocks the others instead.
+    """
 
     seed: int = 1
+    protocol: Literal["bbm92", "decoy_bb84"] = "bbm92"
     eve: Fraction = Fraction(0.0)
+    pns: bool = False
     control: str = ""
     line: LineParameters = LineParameters()
+    pulsed: PulsedParameters = PulsedParameters()
     alice: InstrumentsConfig = InstrumentsConfig()
     bob: InstrumentsConfig = InstrumentsConfig(detectors_host="127.0.0.2")
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        if self.pns and self.protocol != "decoy_bb84":
+            yield "pns", "needs pulses to split", 'set protocol = "decoy_bb84"'

@@ -1,8 +1,8 @@
 """HTTP and JSON on a UNIX socket: turn the line and break the instruments while everything runs.
 
 GET  /v1/bench             addresses, settings, means that the closed forms expect
-POST /v1/line              {"eve": 0.3, "brightness": 0.5, "source_on": false, "frozen": true}
-POST /v1/side/alice        {"transmission": 0.1, "rotation": [0.1, 0, 0], "dark_factor": 10, "background_factor": 2}
+POST /v1/line              {"eve": 0.3, "pns": true, "brightness": 0.5, "source_on": false, "frozen": true}
+POST /v1/side/bob          {"transmission": 0.1, "rotation": [0.1, 0, 0], "dark_factor": 10, "background_factor": 2}
 POST /v1/fault             {"instrument": "alice.tagger", "fault": "unplug", "args": {"seconds": 2}}
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
-from qkdd_hil.physics import QuantumLine
+from qkdd_hil.physics import PulsedLine, QuantumLine
 
 WINDOW = 6e-9  # s, of the means that are shown
 T = TypeVar("T", bound=msgspec.Struct)
@@ -33,6 +33,7 @@ class LineChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is left out stays as it is."""
 
     eve: float | None = None
+    pns: bool | None = None
     brightness: float | None = None
     source_on: bool | None = None
     frozen: bool | None = None
@@ -48,7 +49,7 @@ class SideChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`instrument`: alice.tagger, alice.detectors, alice.polarization, or bob's."""
+    """`instrument`: alice.tagger, alice.detectors, alice.polarization, or bob's; with pulses alice.board instead of hers."""
 
     instrument: str
     fault: str
@@ -68,6 +69,8 @@ def _apply(target: object, change: msgspec.Struct) -> None:
     """Check all of `change`, then set what it names."""
     wanted = {k: v for k, v in msgspec.structs.asdict(change).items() if v is not None}
     for key, value in wanted.items():
+        if not hasattr(target, key):
+            raise web.HTTPBadRequest(text=f"{key}: this bench has nothing of the kind")
         for number in value if isinstance(value, tuple) else (value,):
             low, high = _LIMITS.get(key, (-math.inf, math.inf))
             if not math.isfinite(number) or not low <= number <= high:
@@ -87,7 +90,11 @@ class BenchControl:
     """Serves the bench's control socket."""
 
     def __init__(
-        self, path: Path, line: QuantumLine, instruments: Mapping[str, Breakable], describe: Callable[[], object]
+        self,
+        path: Path,
+        line: QuantumLine | PulsedLine,
+        instruments: Mapping[str, Breakable],
+        describe: Callable[[], object],
     ) -> None:
         self._path = path
         self._line = line
@@ -115,10 +122,11 @@ class BenchControl:
             self._path.unlink(missing_ok=True)
 
     def _state(self) -> dict[str, Any]:
+        state = {"addresses": self._describe(), "setting": dataclasses.asdict(self._line.setting)}
+        if isinstance(self._line, PulsedLine):
+            return state | {"expected": {"counts_bob": self._line.count_rates().tolist()}}
         means = self._line.expected(WINDOW)
-        return {
-            "addresses": self._describe(),
-            "setting": dataclasses.asdict(self._line.setting),
+        return state | {
             "expected": {
                 "singles_alice": means.singles_a.tolist(),
                 "singles_bob": means.singles_b.tolist(),
@@ -138,8 +146,8 @@ class BenchControl:
 
     async def _turn_side(self, request: web.Request) -> web.Response:
         side = request.match_info["side"]
-        if side not in {"alice", "bob"}:
-            raise web.HTTPNotFound(text="the sides are alice and bob")
+        if side not in {"alice", "bob"} or not hasattr(self._line.setting, side):
+            raise web.HTTPNotFound(text="receivers are alice and bob; with pulses only bob")
         _apply(getattr(self._line.setting, side), await _body(request, SideChange))
         return web.json_response(self._state())
 

@@ -1,24 +1,28 @@
-"""The bench put together: the line and six simulators, started and stopped as one."""
+"""The bench put together: the line and its simulators, started and stopped as one.
+
+Pairs: six instruments, a tagger, detectors and paddles a side. Pulses: alice has a transmitter board instead.
+"""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from qkdd_drivers.qkdd_board.sim import BoardSim
 from qkdd_drivers.s15_tdc1.sim import Tdc1Sim
-from qkdd_drivers.simkit import Simulator
+from qkdd_drivers.simkit import ClickSource, Simulator
 from qkdd_drivers.single_quantum_websq.sim import WebSqSim
 from qkdd_drivers.thorlabs_mpc320.sim import Mpc320Sim
 
 from qkdd_hil.bench.config import BenchConfig, InstrumentsConfig
 from qkdd_hil.bench.control import BenchControl
-from qkdd_hil.bench.wiring import DetectorArray, Paddles
-from qkdd_hil.physics import QuantumLine
-from qkdd_hil.physics.line import SideName
+from qkdd_hil.bench.wiring import DetectorArray, Optics, Paddles
+from qkdd_hil.physics import PulsedLine, QuantumLine
 
-SIDES: tuple[SideName, SideName] = ("alice", "bob")
+SIDES: tuple[Literal["alice"], Literal["bob"]] = ("alice", "bob")
+SEED_STEP = 100  # between the sides
 
 
 class Rig:
@@ -26,27 +30,58 @@ class Rig:
 
     def __init__(self, config: BenchConfig) -> None:
         self._config = config
-        self.line = QuantumLine(config.line, config.seed)
-        self.line.setting.eve = float(config.eve)
         self.instruments: dict[str, Simulator] = {}
-        for number, side in enumerate(SIDES):
-            self._build(side, config.alice if side == "alice" else config.bob, config.seed + 100 * (number + 1))
+        self.line: QuantumLine | PulsedLine
+        if config.protocol == "bbm92":
+            self.line = self._pairs(config)
+        else:
+            self.line = self._pulses(config)
+        self.line.setting.eve = float(config.eve)
         self.addresses: dict[str, Any] = {}
         self._stack = AsyncExitStack()
 
-    def _build(self, side: SideName, where: InstrumentsConfig, seed: int) -> None:
-        clicks = self.line.alice if side == "alice" else self.line.bob
+    def _pairs(self, config: BenchConfig) -> QuantumLine:
+        line = QuantumLine(config.line, config.seed)
+        alice = DetectorArray(line.setting.alice, lambda: line.count_rates("alice"), config.seed + SEED_STEP + 1)
+        bob = DetectorArray(line.setting.bob, lambda: line.count_rates("bob"), config.seed + 2 * SEED_STEP + 1)
+        self._receiver("alice", config.alice, line.alice, alice, Paddles(line.setting.alice), config.seed + SEED_STEP)
+        self._receiver("bob", config.bob, line.bob, bob, Paddles(line.setting.bob), config.seed + 2 * SEED_STEP)
+        return line
+
+    def _pulses(self, config: BenchConfig) -> PulsedLine:
+        line = PulsedLine(config.pulsed, config.seed)
+        line.setting.pns = config.pns
+        optics = Optics(line)
+        host, _, port = config.alice.board.rpartition(":")
+        board = BoardSim(
+            listen=(host, int(port)),
+            seed=config.seed + SEED_STEP,
+            on_pulses=optics.pulses,
+            on_stream=optics.stream,
+            clock=line.board_clock,
+        )
+        optics.board = board
+        self.instruments["alice.board"] = board
+        counts = DetectorArray(line.setting.bob, line.count_rates, config.seed + 2 * SEED_STEP + 1)
+        self._receiver("bob", config.bob, line, counts, Paddles(line.setting.bob), config.seed + 2 * SEED_STEP)
+        return line
+
+    def _receiver(
+        self,
+        side: str,
+        where: InstrumentsConfig,
+        clicks: ClickSource,
+        detectors: DetectorArray,
+        paddles: Paddles,
+        seed: int,
+    ) -> None:
         control, counts = where.detectors_ports
         self.instruments |= {
             f"{side}.tagger": Tdc1Sim(clicks, seed=seed, pty=where.tagger or None),
             f"{side}.detectors": WebSqSim(
-                DetectorArray(self.line, side, seed + 1),
-                host=where.detectors_host,
-                port=control,
-                counts_port=counts,
-                seed=seed,
+                detectors, host=where.detectors_host, port=control, counts_port=counts, seed=seed
             ),
-            f"{side}.polarization": Mpc320Sim(Paddles(self.line, side).move, seed=seed, pty=where.polarization or None),
+            f"{side}.polarization": Mpc320Sim(paddles.move, seed=seed, pty=where.polarization or None),
         }
 
     async def __aenter__(self) -> Rig:

@@ -78,6 +78,7 @@ class PulsedLine:
         self._streams: list[_Stream] = []
         self._shift = max(0, LEAD - self._bob.clock.offset)  # ps that the board's light is ahead of its clock
         self._next = math.floor(-self._bob.clock.offset / CHUNK) - 1
+        self._last_rates: Matrix = np.zeros(DETECTORS)  # clicks/s of light in the chunk drawn last
         self._begin = time.monotonic()
 
     # The board's side
@@ -138,6 +139,7 @@ class PulsedLine:
             if self.parameters.bob.gate > 0:
                 gates = Gates(base, period, round(self.parameters.bob.gate * PS))
         photons = [np.concatenate(parts) if parts else np.empty(0, np.int64) for parts in arrivals]
+        self._last_rates = np.array([len(times) for times in photons]) * (PS / CHUNK)
         noise = np.zeros(DETECTORS) if self.setting.frozen else self._bob.noise()
         if gates is None and self.parameters.bob.gate > 0:
             noise = np.zeros(DETECTORS)  # no clock arrives: no gate opens
@@ -200,3 +202,14 @@ class PulsedLine:
             eve=self.setting.eve,
             blank_s=blank_s,
         )
+
+    def count_rates(self) -> Matrix:
+        """float64[4]: mean clicks/s of the detectors as the last pulses were, dark counts alone while there are none."""
+        light = self._last_rates if self._streaming() else np.zeros(DETECTORS)
+        noise = np.zeros(DETECTORS) if self.setting.frozen else self._bob.noise()
+        rates: Matrix = light + noise
+        return rates
+
+    def _streaming(self) -> bool:
+        with self._changed:
+            return any(not stream.ended for stream in self._streams)

@@ -18,6 +18,7 @@ from qkdd_native import bits as _bits
 from qkdd_native import cascade as _cascade
 from qkdd_native import hashing as _hashing
 from qkdd_native import ldpc as _ldpc
+from qkdd_native import slots as _slots
 from qkdd_native import tags as _tags
 from qkdd_native import variants as _variants
 from qkdd_native.status import Status, StatusError
@@ -37,6 +38,8 @@ __all__ = [
     "LdpcCode",
     "PolyHash",
     "SiftedPairs",
+    "SlotAssigner",
+    "SlotSettings",
     "T2State",
     "Tdc1State",
     "available_variants",
@@ -58,6 +61,8 @@ __all__ = [
     "run",
     "select_variant",
     "sift_coincidences",
+    "symbol_decode",
+    "symbol_encode",
     "toeplitz",
     "toeplitz_packed",
     "toeplitz_workspace",
@@ -169,6 +174,10 @@ fold_histogram = _raising(_tags.fold_histogram)
 gap_encode = _raising(_tags.gap_encode)
 gap_decode = _raising(_tags.gap_decode)
 
+SlotSettings = _slots.SlotSettings
+symbol_encode = _raising(_slots.symbol_encode)
+symbol_decode = _raising(_slots.symbol_decode)
+
 toeplitz = _raising(_hashing.toeplitz)
 toeplitz_packed = _raising(_hashing.toeplitz_packed)
 toeplitz_workspace = _raising(_hashing.toeplitz_workspace)
@@ -179,6 +188,12 @@ gf2_128_multiply = _raising(_hashing.gf2_128_multiply)
 @_raising_methods("__init__", "update")
 class PolyHash(_hashing.PolyHash):
     __doc__ = _hashing.PolyHash.__doc__
+    __slots__ = ()
+
+
+@_raising_methods("__init__", "__call__", "shift")
+class SlotAssigner(_slots.SlotAssigner):
+    __doc__ = _slots.SlotAssigner.__doc__
     __slots__ = ()
 
 

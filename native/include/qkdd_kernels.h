@@ -120,6 +120,62 @@ qkdd_status qkdd_gap_encode(const int64_t *values, size_t count, uint8_t *out, s
 /* values[count]. Anything but the encoding of exactly `count` sorted values is refused and values zeroed. */
 qkdd_status qkdd_gap_decode(const uint8_t *data, size_t size, int64_t *values, size_t count);
 
+/* ---- lists of small symbols, coded at the entropy of their frequencies (layout in docs/rooms/native.md) ---- */
+#define QKDD_SYMBOLS 16 /* largest alphabet */
+/* Bytes that `out` must have for `count` symbols; 0 for an alphabet outside 2 .. QKDD_SYMBOLS. */
+size_t qkdd_symbol_bound(size_t count, unsigned alphabet);
+/* symbols[count], each below `alphabet`. */
+qkdd_status qkdd_symbol_encode(const uint8_t *symbols, size_t count, unsigned alphabet, uint8_t *out, size_t capacity,
+                               size_t *size);
+/* Anything but an encoding of exactly `count` symbols is refused and `symbols` zeroed. */
+qkdd_status qkdd_symbol_decode(const uint8_t *data, size_t size, unsigned alphabet, uint8_t *symbols, size_t count);
+
+/* ---- clicks into the slots of a pulsed transmitter ---- */
+/* The clock model and what is open between two calls. A slot's centre is where
+ *   slot + (t - origin) * rate + phase
+ * is whole; t in ps, rate in slots a ps, |phase| <= 2. A fresh state has open = slot - 1 or less, last = -2^61, zeros else. */
+typedef struct {
+    int64_t origin, slot;
+    double phase, rate;
+    int64_t piece_start;   /* the piece that is being measured: its begin, clicks and phasor */
+    uint64_t piece_count;
+    double cosine, sine;
+    int64_t last;          /* the last click */
+    int64_t open;          /* the last event's slot, and its detectors while it may still grow (else 0) */
+    uint64_t pattern;
+    uint64_t clicks, outside, blanked, joined; /* counts since the start: all, out of gate, during dead time, in an event */
+} qkdd_slot_state;
+
+/* half_gate: slots on each side of a centre (to 0.5). dead: ps. A piece ends after piece_clicks (16 or more) clicks or
+ * piece_ps; its phase error then corrects phase and rate by the gains (0 .. 1), unless its contrast is below `contrast` or
+ * within noise. rate_low, rate_high bound the rate. */
+typedef struct {
+    double half_gate;
+    int64_t dead;
+    uint64_t piece_clicks;
+    int64_t piece_ps;
+    double gain_phase, gain_rate, contrast, rate_low, rate_high;
+} qkdd_slot_settings;
+
+/* One measured piece: its end, clicks, phase error in slots (model minus pulses: clicks come so much behind the centre),
+ * contrast 0 .. 1, rate from here on, and whether the model followed. */
+typedef struct {
+    int64_t moment;
+    uint64_t clicks;
+    double error, contrast, rate;
+    int64_t followed;
+} qkdd_slot_piece;
+
+/* times[count] (sorted, in state->piece_start .. until) and detectors[count] (0 .. 3) of all clicks up to `until`. Events go to
+ * slots[capacity], strictly rising over all calls, and patterns[capacity] (bit k: detector k): capacity at least count + 1.
+ * An event begins with a click in the gate of a later slot than the last event's, if no click (of any detector, in a gate or
+ * not) came less than `dead` before; clicks in the gate of the same slot join it. It is put out when the next begins or its
+ * slot is over by `until`. piece_capacity: at least (clicks of the open piece + count) / piece_clicks + time / piece_ps + 2. */
+qkdd_status qkdd_assign_slots(qkdd_slot_state *state, const qkdd_slot_settings *settings, const int64_t *times,
+                              const uint8_t *detectors, size_t count, int64_t until, int64_t *slots, uint8_t *patterns,
+                              size_t capacity, size_t *events, qkdd_slot_piece *pieces, size_t piece_capacity,
+                              size_t *piece_count);
+
 /* ---- privacy amplification: out[i] = XOR over j of seed[i - j + n - 1] & bits[j]. Constant-time in bits and seed. ---- */
 size_t qkdd_toeplitz_workspace(size_t n, size_t m); /* in uint64_t */
 /* bits[n], seed[n + m - 1], out[m], one bit a byte; the workspace is zeroed at the end. */

@@ -34,6 +34,7 @@ static void choose(qkdd_variant variant) {
         chosen.sorted = qkdd_avx2_sorted;
         chosen.map_times = qkdd_avx2_map_times;
         chosen.fold_cells = qkdd_avx2_fold_cells;
+        chosen.slot_cells = qkdd_avx2_slot_cells;
         chosen.transpose = qkdd_avx2_transpose;
     }
     if (variant >= QKDD_AVX512) {
@@ -42,6 +43,7 @@ static void choose(qkdd_variant variant) {
         chosen.sorted = qkdd_avx512_sorted;
         chosen.map_times = qkdd_avx512_map_times;
         chosen.fold_cells = qkdd_avx512_fold_cells;
+        chosen.slot_cells = qkdd_avx512_slot_cells;
         chosen.transpose = qkdd_avx512_transpose;
     }
     /* the first processors with AVX-512 multiply 128 bits at a time only */

@@ -27,6 +27,8 @@ typedef struct {
     int (*sorted)(const int64_t *t, size_t n); /* see times.h */
     void (*map_times)(const int64_t *t, size_t n, double delay, double drift, int64_t origin, int64_t *mapped);
     void (*fold_cells)(const int64_t *t, size_t n, int64_t origin, double rate, double cells, double fold, uint32_t *out);
+    void (*slot_cells)(const int64_t *t, size_t n, int64_t origin, double rate, double phase, double half_gate, int32_t *rel,
+                       uint8_t *fine, uint8_t *inside); /* see slots.h */
     /* Bit matrix of 64 out_words rows of in_words words, into 64 in_words rows of out_words words. */
     void (*transpose)(const uint64_t *in, size_t in_words, uint64_t *out, size_t out_words);
 } qkdd_kernel_table;
@@ -55,6 +57,10 @@ int qkdd_avx2_sorted(const int64_t *t, size_t n);
 void qkdd_avx2_map_times(const int64_t *t, size_t n, double delay, double drift, int64_t origin, int64_t *mapped);
 void qkdd_avx2_fold_cells(const int64_t *t, size_t n, int64_t origin, double rate, double cells, double fold,
                     uint32_t *out);
+void qkdd_avx2_slot_cells(const int64_t *t, size_t n, int64_t origin, double rate, double phase, double half_gate,
+                          int32_t *rel, uint8_t *fine, uint8_t *inside);
+void qkdd_avx512_slot_cells(const int64_t *t, size_t n, int64_t origin, double rate, double phase, double half_gate,
+                            int32_t *rel, uint8_t *fine, uint8_t *inside);
 void qkdd_avx2_transpose(const uint64_t *in, size_t in_words, uint64_t *out, size_t out_words);
 uint64_t qkdd_avx512_pack_words(const uint8_t *bits, size_t words, uint64_t *out);
 void qkdd_avx512_unpack_words(const uint64_t *words, size_t count, uint8_t *bits);

@@ -70,6 +70,7 @@ static void toeplitz_leaf(uint64_t *out, const uint64_t *x, const uint64_t *t, s
 #undef TARGET
 #define TARGET static
 #include "times.h"
+#include "slots.h"
 
 const qkdd_kernel_table qkdd_portable_table = {
     .crc32c = crc32c,
@@ -86,5 +87,6 @@ const qkdd_kernel_table qkdd_portable_table = {
     .sorted = portable_sorted,
     .map_times = portable_map_times,
     .fold_cells = portable_fold_cells,
+    .slot_cells = portable_slot_cells,
     .transpose = portable_transpose,
 };

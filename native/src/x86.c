@@ -63,11 +63,13 @@ AVX512 void qkdd_avx512_unpack_words(const uint64_t *words, size_t count, uint8_
 
 #define TARGET AVX2
 #define PREFIX(name) qkdd_avx2_##name
+#include "slots.h"
 #include "times.h"
 #undef TARGET
 #undef PREFIX
 #define TARGET AVX512
 #define PREFIX(name) qkdd_avx512_##name
+#include "slots.h"
 #include "times.h"
 #undef TARGET
 #undef PREFIX

@@ -19,7 +19,8 @@ from qkdd_hil.demo.children import ChildEnded, Children
 from qkdd_hil.demo.figures import Block, Delivery, Figures, schema, summarize
 from qkdd_hil.demo.layout import Layout, free_ports
 from qkdd_hil.demo.options import Options
-from qkdd_hil.demo.run import Demo, DemoFailed, expected_qber, guarded
+from qkdd_hil.demo.run import Demo, DemoFailed, guarded
+from qkdd_hil.demo.variants import choose
 
 from qkdd.control.config import ControlConfig
 from qkdd.core import config as configuration
@@ -89,9 +90,9 @@ def test_when_key_is_promised_and_when_it_is_forbidden(
     eve: float, qber_max: float, promised: bool, forbidden: bool
 ) -> None:
     options = Options(eve=eve, qber_max=qber_max)
-    qber = expected_qber(options)
-    assert options.promises_key(qber) == promised
-    assert options.forbids_key(qber) == forbidden
+    outlook = choose(options).outlook()
+    assert outlook.promised == promised
+    assert outlook.forbidden == forbidden
 
 
 plain = st.one_of(

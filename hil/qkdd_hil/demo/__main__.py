@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from qkdd_hil.demo.options import DEFAULT_QBER_MAX, Options
+from qkdd_hil.demo.figures import Figures
+from qkdd_hil.demo.options import DEFAULT_QBER_MAX, Adversary, Options, ProtocolName
 from qkdd_hil.demo.run import Demo, guarded
 
 
@@ -17,9 +18,16 @@ def main(
         float | None, typer.Option(help="Keep going so long (from the daemons' start) and count.", min=1.0)
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures there (docs/demo-figures.schema.json).")] = None,
+    protocol: Annotated[ProtocolName, typer.Option(help="bbm92: entangled pairs. decoy_bb84: pulses.")] = "bbm92",
+    pulse_rate: Annotated[float, typer.Option(help="Pulses a second, with decoy_bb84.", min=1e6, max=50e6)] = 10e6,
     eve: Annotated[
-        float, typer.Option(help="Fraction of pairs that an intercept-resend eavesdropper takes.", min=0.0, max=1.0)
+        float,
+        typer.Option(help="Fraction of pairs or pulses that an intercept-resend eavesdropper takes.", min=0.0, max=1.0),
     ] = 0.0,
+    adversary: Annotated[
+        Adversary,
+        typer.Option(help="intercept: as --eve 1. pns: photon-number splitting, all single photons blocked."),
+    ] = "none",
     qber_max: Annotated[float, typer.Option(help="Highest error rate that may be tolerated.")] = DEFAULT_QBER_MAX,
     hold: Annotated[
         bool, typer.Option("--hold", help="Keep all running; print addresses for a client of yours.")
@@ -29,18 +37,39 @@ def main(
     live: Annotated[bool, typer.Option("--live/--no-live", help="Live picture on a terminal.")] = True,
 ) -> None:
     """Two nodes, two key management systems and the virtual bench; ends with the same key in two applications."""
-    options = Options(seconds, json, eve, qber_max, hold, seed, directory, live)
+    options = Options(
+        seconds=seconds,
+        json=json,
+        eve=eve,
+        qber_max=qber_max,
+        hold=hold,
+        seed=seed,
+        directory=directory,
+        live=live,
+        protocol=protocol,
+        adversary=adversary,
+        pulse_rate=pulse_rate,
+    )
+    if (trouble := options.problem()) is not None:
+        raise typer.BadParameter(trouble)
     status, figures, problem = asyncio.run(guarded(Demo(options).run()))
     if figures is not None:
         typer.echo(
             f"blocks {figures.blocks_accepted} accepted, {figures.blocks_refused} refused"
             f"{f' ({figures.reason})' if figures.reason else ''}; {figures.secret_bits} secret bits,"
-            f" {figures.secret_bits_per_s:.0f} bit/s; keys delivered {figures.keys_delivered}"
+            f" {figures.secret_bits_per_s:.0f} bit/s{_label(figures)}; keys delivered {figures.keys_delivered}"
             + (f"; first key after {figures.seconds_to_first_key:.1f} s" if figures.seconds_to_first_key else "")
         )
     if problem:
         typer.echo(f"the demonstration failed: {problem}", err=True)
     raise typer.Exit(status)
+
+
+def _label(figures: Figures) -> str:
+    """What has to stand beside a length, and the rate that the closed form gives."""
+    label = f" ({figures.label})" if figures.label else ""
+    expected = figures.expected_secret_bits_per_s
+    return label + (f" where {expected:.0f} are expected" if expected else "")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,45 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from msgspec import Meta
 
 Count = Annotated[int, Meta(ge=0)]
+
+
+class ExpectedIntensity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One intensity of a decoy line as its closed form says: chances per pulse sent in the basis that was measured."""
+
+    mu: float
+    gain_z: float
+    gain_x: float
+    qber_z: float
+    qber_x: float
+
+
+class Intensity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One intensity of a decoy link: measured over all blocks that were counted, and what the closed form says."""
+
+    mu: Annotated[float, Meta(description="Mean photon number at the transmitter's exit.")]
+    probability: Annotated[float, Meta(ge=0, le=1)]
+    gain_z: Annotated[
+        float | None, Meta(description="Detections in Z per pulse sent in Z; null: no block was counted.")
+    ]
+    gain_x: Annotated[float | None, Meta(description="The same for X.")]
+    qber_x: Annotated[float | None, Meta(description="Error rate in the test basis; null: nothing opened.")]
+    expected_gain_z: float | None
+    expected_gain_x: float | None
+    expected_qber_x: float | None
+
+
+class Decoy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is known of a decoy-state link beyond the rest."""
+
+    pulses_per_s: Annotated[float, Meta(gt=0)]
+    pulses_per_block: Annotated[int, Meta(gt=0)]
+    intensities: tuple[Intensity, ...]
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +76,13 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         float | None,
         Meta(description="From the start of the daemons until both applications held the first key; null: none."),
     ]
+    proof: Annotated[str, Meta(description="The mode that gives the length; empty: the link's default.")] = ""
+    label: Annotated[str, Meta(description="What has to be shown with every length of this mode; usually empty.")] = ""
+    expected_qber: Annotated[float | None, Meta(description="Error rate by the closed form of the line.")] = None
+    expected_secret_bits_per_s: Annotated[
+        float | None, Meta(description="By the closed form for these settings; null: not computed for this protocol.")
+    ] = None
+    decoy: Annotated[Decoy | None, Meta(description="Null without pulses.")] = None
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -55,6 +95,25 @@ class Block(msgspec.Struct, frozen=True):
     sifted_bits: int
     qber: float | None
     secret_bits: int
+
+
+class Foreseen(Protocol):
+    """What `variants.Outlook` says."""
+
+    @property
+    def qber(self) -> float: ...
+
+    @property
+    def secret_bits_per_s(self) -> float | None: ...
+
+    @property
+    def proof(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def intensities(self) -> tuple[ExpectedIntensity, ...]: ...
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -95,8 +154,19 @@ def summarize(
     )
 
 
+def with_outlook(figures: Figures, outlook: Foreseen, blocks: Sequence[Block]) -> Figures:
+    """`figures` beside what the closed forms say, and the counts per intensity of those `blocks` that have them."""
+    return msgspec.structs.replace(
+        figures,
+        proof=outlook.proof,
+        label=outlook.label,
+        expected_qber=outlook.qber,
+        expected_secret_bits_per_s=outlook.secret_bits_per_s,
+    )
+
+
 def schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of the figures, self-contained."""
-    (reference,), components = msgspec.json.schema_components([Figures])
-    body = components[reference["$ref"].rsplit("/", 1)[1]]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body}
+    (reference,), components = msgspec.json.schema_components([Figures], ref_template="#/$defs/{name}")
+    body = components.pop(reference["$ref"].rsplit("/", 1)[1])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, "$defs": components}

@@ -4,45 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qkdd.peer.pki import CredentialPaths, DemoPki, demo_pki
-from qkdd_hil.bench.config import CONTROL_PORT, COUNTS_PORT
 from qkdd_hil.demo import toml
 from qkdd_hil.demo.options import Options
+from qkdd_hil.demo.ports import free_ports
+from qkdd_hil.demo.variants import choose
+from qkdd_hil.demo.variants.base import SIDES
 
-SIDES = ("alice", "bob")
-DETECTOR_HOSTS = {"alice": "127.0.0.1", "bob": "127.0.0.2"}
 PORT_KINDS = ("metrics", "node-plane", "kms-plane", "classical", "pq")
 PORT_NAMES = ("peer", *(f"{kind}-{side}" for side in SIDES for kind in PORT_KINDS))
+__all__ = ["LINK", "PORT_NAMES", "SIDES", "Layout", "free_ports"]
+
 LINK = "a-b"
 SOCKET_PATH_LIMIT = 100  # bytes; the system's limit is 107
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports that were free on the loopback a moment ago, all different."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now."""
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            one.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 @dataclass(slots=True)
@@ -107,24 +87,15 @@ class Layout:
         return path
 
     def write_bench(self, options: Options) -> Path:
-        """The bench's configuration. The detectors' controllers take their vendor's ports when they are free."""
-        tree: dict[str, Any] = {"seed": options.seed, "control": self.control_socket("bench"), "eve": options.eve}
-        for side in SIDES:
-            host = DETECTOR_HOSTS[side]
-            vendor = (CONTROL_PORT, COUNTS_PORT)
-            usual = all(is_free(host, port) for port in vendor)
-            tree[side] = {
-                "tagger": self.sockets / f"{side}-tagger",
-                "polarization": self.sockets / f"{side}-polarization",
-                "detectors_host": host,
-                "detectors_ports": vendor if usual else (0, 0),
-            }
+        """The bench's configuration."""
+        tree = {**choose(options).bench(self.sockets), "control": self.control_socket("bench")}
         return self._write("bench", tree)
 
     def write_node(self, side: str, instruments: Mapping[str, Any], options: Options) -> Path:
         """A daemon's configuration for the instruments at the addresses that the bench printed."""
         end = {"listen" if side == "alice" else "connect": f"127.0.0.1:{self.ports['peer']}"}
         peer = "bob" if side == "alice" else "alice"
+        variant = choose(options)
         tree = {
             "node": {
                 "id": side,
@@ -133,25 +104,8 @@ class Layout:
             },
             "control": {"socket": self.control_socket(side)},
             "telemetry": {"listen": f"127.0.0.1:{self.ports[f'metrics-{side}']}"},
-            "devices": {
-                "tagger": {"driver": "s15_tdc1", "port": instruments["tagger"]["port"]},
-                "detectors": {
-                    "driver": "single_quantum_websq",
-                    "host": instruments["detectors"]["host"],
-                    "tcp_ports": instruments["detectors"]["tcp_ports"],
-                    "settings": {"bias_current": ["20 uA"] * 4, "enabled": True},  # a clean stop takes the bias to zero
-                },
-                "polarization": {"driver": "thorlabs_mpc320", "port": instruments["polarization"]["port"]},
-            },
-            "link": {
-                "name": LINK,
-                "role": side,
-                "tagger": "tagger",
-                "detectors": "detectors",
-                "polarization": "polarization",
-                "channels": {"H": 0, "V": 1, "D": 2, "A": 3},
-                "shared": {"block": options.block, "window": "6 ns", "qber_max": options.qber_max},
-            },
+            "devices": variant.devices(side, instruments),
+            "link": {"name": LINK, "role": side, **variant.link(side)},
             "peer": {**end, "peer_id": peer, **_files(self.pki.post_quantum[side])},
             "keys": {
                 "kms_url": f"https://127.0.0.1:{self.ports[f'node-plane-{side}']}",

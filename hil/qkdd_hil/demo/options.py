@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 SHOR_PRESKILL = 0.11  # no one-way bound gives key above this error rate
 DEFAULT_QBER_MAX = 0.05
@@ -11,9 +12,14 @@ FIRST_KEY_DEADLINE = 120.0  # s; 30 s is the promise, a slow machine shall still
 REFUSALS_THAT_END = 3
 
 
+ProtocolName = Literal["bbm92", "decoy_bb84"]
+Adversary = Literal["none", "intercept", "pns"]
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`seconds`: keep going so long from the daemons' start; None: end when the key is there."""
+    """`seconds`: keep going so long from the daemons' start; None: end when the key is there. `block` (pairs) and
+    `block_pulses`: None for the variant's own. `pulse_rate`: in Hz."""
 
     seconds: float | None = None
     json: Path | None = None
@@ -23,8 +29,25 @@ class Options:
     seed: int = 1
     directory: Path | None = None
     live: bool = True
-    block: str = "5 s"
+    block: str | None = None
     redelivery_window: str = "5 s"
+    protocol: ProtocolName = "bbm92"
+    adversary: Adversary = "none"
+    pulse_rate: float = 10e6
+    block_pulses: int | None = None
+
+    def problem(self) -> str | None:
+        """Why these options make no run; None if they do."""
+        if self.adversary == "pns" and self.protocol != "decoy_bb84":
+            return "--adversary pns splits pulses of more than one photon: it needs --protocol decoy_bb84"
+        if self.adversary == "pns" and self.eve:
+            return "--adversary pns and --eve are two adversaries; choose one"
+        return None
+
+    @property
+    def intercepted(self) -> float:
+        """Fraction of pairs or pulses that are intercepted and resent."""
+        return (self.eve or 1.0) if self.adversary == "intercept" else self.eve
 
     def forbids_key(self, expected_qber: float) -> bool:
         """Whether a single delivered key would be a failure: the line's error rate is above what may be tolerated."""

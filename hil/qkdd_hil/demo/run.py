@@ -17,11 +17,11 @@ import msgspec
 from qkdd_hil.demo.applications import DeliveryFailed, Pair, pairs
 from qkdd_hil.demo.children import ChildEnded, Children
 from qkdd_hil.demo.display import Display
-from qkdd_hil.demo.figures import Delivery, Figures, summarize
+from qkdd_hil.demo.figures import Delivery, Figures, summarize, with_outlook
 from qkdd_hil.demo.layout import SIDES, Layout
 from qkdd_hil.demo.options import FIRST_KEY_DEADLINE, REFUSALS_THAT_END, Options
+from qkdd_hil.demo.variants import Outlook, choose
 from qkdd_hil.demo.watch import NodeWatch, finished_blocks
-from qkdd_hil.physics import LineParameters, QuantumLine
 
 BENCH_READY = 15.0  # s
 KEY_PERIOD = 1.0  # s between two keys that the applications ask for with --seconds and --hold
@@ -30,13 +30,6 @@ TICK = 0.25  # s
 
 class DemoFailed(Exception):
     """What was promised did not come; the text says what and where to look."""
-
-
-def expected_qber(options: Options) -> float:
-    """Closed-form error rate of the demonstration's line."""
-    line = QuantumLine(LineParameters(), options.seed)
-    line.setting.eve = options.eve
-    return line.expected(6e-9).qber
 
 
 class Demo:
@@ -49,9 +42,8 @@ class Demo:
         self._deliveries: list[Delivery] = []
         self._first_key: float | None = None
         self._started = 0.0
-        qber = expected_qber(options)
-        self._forbidden = options.forbids_key(qber)
-        self._promised = options.promises_key(qber)
+        self._outlook = choose(options).outlook()
+        self._forbidden, self._promised = self._outlook.forbidden, self._outlook.promised
 
     async def run(self) -> Figures:
         """Everything from the PKI to the last process's end. Raises DemoFailed or ChildEnded.
@@ -103,7 +95,8 @@ class Demo:
             addresses = json.loads(line)
         except (TimeoutError, ValueError):
             raise DemoFailed(f"the bench did not start; {bench.log} ends:\n{bench.tail()}") from None
-        say("bench: " + ", ".join(_where(s, k, a) for s in SIDES for k, a in addresses[s].items()))
+        say(_expectation(self._outlook))
+        say("bench: " + ", ".join(_where(s, k, a) for s in SIDES for k, a in addresses.get(s, {}).items()))
         for side in SIDES:
             await children.start(f"kms-{side}", [_script("qkdd-kms"), "run", layout.write_kms(side, options)])
         self._started = time.monotonic()
@@ -215,7 +208,9 @@ class Demo:
 
     def _write_figures(self) -> Figures:
         chsh = next((n.link["chsh_s_inferred"] for n in self._nodes if n.link.get("chsh_s_inferred") is not None), None)
-        figures = summarize(finished_blocks(*self._nodes), self._deliveries, chsh, self._first_key)
+        blocks = finished_blocks(*self._nodes)
+        figures = summarize(blocks, self._deliveries, chsh, self._first_key)
+        figures = with_outlook(figures, self._outlook, blocks)
         if self._options.json is not None:
             self._options.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
         return figures
@@ -237,6 +232,19 @@ class Demo:
                 f"{missing}: {figures.blocks_accepted} blocks accepted, {figures.blocks_refused} refused"
                 f" ({figures.reason or 'no code'}); {state}; {where}"
             )
+
+
+def _expectation(outlook: Outlook) -> str:
+    """What the closed forms say, for the terminal."""
+    if outlook.words:
+        return f"expected: {outlook.words}"
+    parts = [f"expected: error rate {outlook.qber:.2%}"]
+    if outlook.forbidden:
+        parts.append("no key may come")
+    elif outlook.secret_bits_per_s is not None:
+        label = f" ({outlook.label})" if outlook.label else ""
+        parts.append(f"{outlook.secret_bits_per_s:,.0f} secret bit/s by {outlook.proof}{label}")
+    return ", ".join(parts)
 
 
 def _where(side: str, kind: str, address: dict[str, Any]) -> str:

@@ -1,0 +1,142 @@
+"""The demonstration of decoy-state BB84: a transmitter board, a receiver, and what the line should yield."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from qkdd.core.units import dec_hook
+from qkdd.distill.decoy_config import DecoySettings
+from qkdd.distill.decoy_plan import other_leak
+from qkdd.link.config import LinkShared
+from qkdd.security import modes
+from qkdd.security.channel import BlockCounts
+from qkdd.security.decoy import leak_of
+from qkdd.security.proofs import decoy_length
+from qkdd_hil.demo.figures import ExpectedIntensity
+from qkdd_hil.demo.options import Options
+from qkdd_hil.demo.variants.base import RECEIVER_LINK, Outlook, receiver_addresses, receiver_devices
+from qkdd_hil.physics import PulsedLine, PulsedMeans, PulsedParameters
+
+BLOCK_PULSES = (
+    50_000_000  # 5 s at 10 MHz; a block takes as many pulses at any rate, for the finite-size terms need them
+)
+MU = (0.6, 0.26, 0.001)
+P = (0.3, 0.5, 0.2)
+X_BASIS = 0.2
+INTERVAL = 0.01  # relative, of the mean photon numbers
+GATE = 0.2  # of a slot: 20 ns at 10 MHz, ten bins of the tagger
+DEAD_TIME = "80 ns"  # the longest of the detectors is 60 ns
+MISMATCH = 0.005  # of the efficiencies; those of the bench differ by 0.5 % from the least to the greatest
+LEAK_FACTOR = 1.16  # of error correction over its Shannon limit
+
+
+class Pulses:
+    """Alice has a transmitter board, Bob a receiver."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def bench(self, sockets: Path) -> dict[str, Any]:
+        options = self._options
+        return {
+            "seed": options.seed,
+            "protocol": "decoy_bb84",
+            "eve": options.intercepted,
+            "pns": options.adversary == "pns",
+            "bob": receiver_addresses("bob", sockets),
+        }
+
+    def devices(self, side: str, instruments: Mapping[str, Any]) -> dict[str, Any]:
+        if side == "bob":
+            return receiver_devices(instruments)
+        board = instruments["board"]
+        return {"board": {"driver": "qkdd_transmitter", "host": board["host"], "tcp_ports": board["tcp_ports"]}}
+
+    def link(self, side: str) -> dict[str, Any]:
+        ours = {"transmitter": "board"} if side == "alice" else RECEIVER_LINK
+        return {**ours, "shared": self.shared()}
+
+    def shared(self) -> dict[str, Any]:
+        """What both nodes must agree on."""
+        options = self._options
+        return {
+            "protocol": "decoy_bb84",
+            "qber_max": options.qber_max,
+            "dead_time": DEAD_TIME,
+            "gate": GATE,
+            "decoy": {
+                "pulse_rate": f"{options.pulse_rate:.0f} Hz",
+                "block_pulses": options.block_pulses or BLOCK_PULSES,
+                "mu": list(MU),
+                "p": list(P),
+                "mu_intervals": [[mu * (1 - INTERVAL), mu * (1 + INTERVAL)] for mu in MU],
+                "x_basis": X_BASIS,
+                "efficiency_mismatch": MISMATCH,
+            },
+        }
+
+    def outlook(self) -> Outlook:
+        shared = msgspec.convert(self.shared(), LinkShared, dec_hook=dec_hook)
+        decoy = shared.decoy
+        if decoy is None:
+            raise ValueError("a demonstration of pulses without decoy settings")
+        line = PulsedLine(PulsedParameters(), self._options.seed)
+        line.setting.intensities = MU
+        line.setting.eve = self._options.intercepted
+        rate = float(decoy.pulse_rate)
+        means = line.expected(float(shared.gate) / rate, rate, float(shared.dead_time))
+        counts = expected_counts(means, decoy, float(shared.dead_time))
+        n_key = math.fsum(counts.n_key)
+        qber = math.fsum(counts.m_key) / n_key
+        leak = leak_of(n_key, math.fsum(counts.m_key), LEAK_FACTOR) + other_leak(round(n_key), shared)
+        found = decoy_length(
+            decoy.proof, decoy.mu, decoy.probabilities, counts, leak, shared.eps_sec, shared.eps_cor,
+            receiver=decoy.receiver(), simulation=True,
+        )  # fmt: skip
+        split = self._options.adversary == "pns"
+        forbidden = split or self._options.forbids_key(qber)
+        words = "photon-number splitting: no single photon arrives, no key may come" if split else ""
+        return Outlook(
+            qber=qber,
+            forbidden=forbidden,
+            promised=not forbidden and found.l_bits > 0 and self._options.promises_key(qber),
+            secret_bits_per_s=0.0 if split else found.l_bits / decoy.block_s,
+            proof=decoy.proof,
+            label=modes.mode(decoy.proof).label,
+            words=words,
+            intensities=() if split else tuple(_intensities(means, decoy)),
+        )
+
+
+def expected_counts(means: PulsedMeans, decoy: DecoySettings, dead_s: float) -> BlockCounts:
+    """Mean counts of one block, pulses of blanked detectors lost."""
+    p, x = np.array(decoy.probabilities), float(decoy.x_basis)
+    live = means.live(decoy.probabilities, x, dead_s)
+    sent = decoy.block_pulses * live * np.outer(p, [1 - x, x])
+    n, m = sent * means.gain, sent * means.error
+    key, test = slice(0, 1), slice(1, 2)
+
+    def column(table: np.ndarray[Any, np.dtype[np.float64]], basis: slice) -> tuple[float, ...]:
+        return tuple(float(value) for value in table[:, basis].ravel())
+
+    return BlockCounts(column(n, key), column(m, key), column(n, test), column(m, test))
+
+
+def _intensities(means: PulsedMeans, decoy: DecoySettings) -> list[ExpectedIntensity]:
+    gain, qber = means.gain, means.error / means.gain
+    return [
+        ExpectedIntensity(
+            mu=mu,
+            gain_z=float(gain[k, 0]),
+            gain_x=float(gain[k, 1]),
+            qber_z=float(qber[k, 0]),
+            qber_x=float(qber[k, 1]),
+        )
+        for k, mu in enumerate(decoy.mu)
+    ]

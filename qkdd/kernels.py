@@ -16,6 +16,7 @@ from typing import ParamSpec, TypeVar
 
 from qkdd_native import bits as _bits
 from qkdd_native import cascade as _cascade
+from qkdd_native import clock as _clock
 from qkdd_native import hashing as _hashing
 from qkdd_native import ldpc as _ldpc
 from qkdd_native import slots as _slots
@@ -26,8 +27,11 @@ from qkdd_native.status import Status, StatusError
 from qkdd.core.errors import InternalError, QkddError
 
 __all__ = [
+    "CLOCK_LEVELS",
     "NO_BASIS",
     "CascadeFrame",
+    "ClockFound",
+    "ClockLevel",
     "KernelArgument",
     "KernelError",
     "KernelMalformed",
@@ -44,6 +48,7 @@ __all__ = [
     "Tdc1State",
     "available_variants",
     "clock_histogram",
+    "clock_search",
     "crc32c",
     "decode_a1",
     "decode_t2",
@@ -57,6 +62,7 @@ __all__ = [
     "ldpc_codes",
     "match_coincidences",
     "pack_bits",
+    "poisson_surprise",
     "poly_hash",
     "run",
     "select_variant",
@@ -171,6 +177,11 @@ sift_coincidences = _raising(_tags.sift_coincidences)
 delay_histogram = _raising(_tags.delay_histogram)
 clock_histogram = _raising(_tags.clock_histogram)
 fold_histogram = _raising(_tags.fold_histogram)
+CLOCK_LEVELS = _clock.CLOCK_LEVELS
+ClockFound = _clock.ClockFound
+ClockLevel = _clock.ClockLevel
+clock_search = _raising(_clock.clock_search)
+poisson_surprise = _clock.poisson_surprise
 gap_encode = _raising(_tags.gap_encode)
 gap_decode = _raising(_tags.gap_decode)
 

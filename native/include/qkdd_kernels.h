@@ -113,6 +113,21 @@ qkdd_status qkdd_fold_histogram(const int64_t *times, size_t count, int64_t bin,
 qkdd_status qkdd_clock_histogram(const int64_t *times, size_t count, int64_t origin, double rate, uint64_t cells, size_t fold,
                                  float *counts);
 
+/* The fullest line of pairs near a candidate. b is mapped into a's clock as by qkdd_match_coincidences. With x = a - mapped b, the
+ * differences from -bins/2 * bin to (bins/2 + 2^order) * bin are counted in bins and in 2^order equal segments of the time from
+ * b[0] to b[nb - 1], and summed along lines that rise by `slope` bins, 0 .. 2^order - 1, from the first segment to the last.
+ * found: the largest sum of two neighbouring bins, its slope, the lower bin at the first segment, and the number of all pairs.
+ * More than `most` (below 2^32) pairs are QKDD_OUT_OF_RANGE. 2 <= bins <= 2^20, 1 <= order <= 12, 1 <= bin <= 10^12 ps;
+ * b and the differences span at most 2^50 ps. */
+typedef struct {
+    uint64_t count, slope, place, pairs;
+} qkdd_clock_peak_found;
+
+size_t qkdd_clock_peak_workspace(size_t bins, unsigned order); /* in uint32_t; 0: not in the domain */
+qkdd_status qkdd_clock_peak(const int64_t *a, size_t na, const int64_t *b, size_t nb, double delay, double drift,
+                            int64_t origin, double bin, size_t bins, unsigned order, size_t most, uint32_t *workspace,
+                            size_t workspace_size, qkdd_clock_peak_found *found);
+
 /* ---- differences of a sorted list, Rice coded (layout in docs/rooms/native.md) ---- */
 /* Largest number of bytes that `count` values can take. */
 size_t qkdd_gap_bound(size_t count);

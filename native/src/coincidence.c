@@ -252,7 +252,12 @@ qkdd_status qkdd_clock_histogram(const int64_t *times, size_t count, int64_t ori
     for (size_t base = 0; base < count; base += CHUNK) {
         size_t length = count - base < CHUNK ? count - base : CHUNK;
         qkdd_kernels()->fold_cells(times + base, length, origin, rate, (double)cells, (double)fold, at);
-        for (size_t i = 0; i < length; i++)
+        /* neighbours often share a cell and would wait for each other: eight places far apart at a time */
+        size_t part = length / 8;
+        for (size_t i = 0; i < part; i++)
+            for (size_t k = 0; k < 8; k++)
+                if (at[i + k * part] != UINT32_MAX) counts[at[i + k * part]] += 1;
+        for (size_t i = 8 * part; i < length; i++)
             if (at[i] != UINT32_MAX) counts[at[i]] += 1;
     }
     return QKDD_OK;

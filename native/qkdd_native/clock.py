@@ -1,0 +1,274 @@
+"""Search of a clock: offset and frequency of one tag stream on another, from the tags alone.
+
+Both streams are counted in n cells and correlated by real Fourier transforms of length n. With C pairs a second in clicks of Sa
+and Sb a second the true lag stands rho·sqrt(n·overlap) standard deviations above the others, rho = C/sqrt(Sa·Sb), whatever the
+rates and the stretch are: so the cost of a level depends on the wanted rho and little else. A clock off by 5 ppm smears the peak
+over more than a cell only from n = 10^5 on; beyond, frequencies are tried, bob's times stretched. The highest lags of all of
+them, true or chance, are then judged one by one at a resolution of nanoseconds, which costs less than a transform:
+the pairs near a lag in 2^k pieces of a short stretch, summed along all slopes at once (`qkdd_clock_peak`). There the true one
+stands out by its Poisson surprise.
+
+Cross-correlation of folded tags: Ho, Lamas-Linares, Kurtsiefer, New J. Phys. 11 (2009) 045011 (arXiv:0901.3203; remembered, not
+opened here). Sums over slopes: Taylor, Astron. Astrophys. Suppl. 15 (1974) 367.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, special
+
+from qkdd_native._kernels import ffi, lib
+from qkdd_native.arrays import pointer, vector
+from qkdd_native.status import Status, StatusError, check
+from qkdd_native.tags import Times, clock_histogram
+
+_SURE = 6.0  # standard deviations from which a lag is judged before further frequencies are tried
+SURPRISE = 7.0  # decades of the probability that chance makes a lag look like this, below which a lag is confirmed
+_PAIRS = 150_000  # pairs that one judgement looks at
+_MOST_PAIRS = 100 * _PAIRS  # in bursts; a stretch that is denser than this says nothing
+_LEAST_ORDER, _MOST_ORDER = 2, 6  # 4 to 64 slopes
+_MOST_BINS = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class ClockLevel:
+    """One depth of search. cells: length of the transform; span_s: bob's stretch; tries: lags that are judged."""
+
+    cells: int
+    span_s: float
+    tries: int
+
+
+# finds rho of about 0.02, 0.01, 0.006, 0.004
+CLOCK_LEVELS = (
+    ClockLevel(1 << 18, 2.0, 8),
+    ClockLevel(1 << 19, 2.0, 16),
+    ClockLevel(1 << 20, 2.0, 64),
+    ClockLevel(1 << 22, 2.0, 256),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockFound:
+    """t_a = t_b + offset_ps + drift·(t_b - origin_ps) with half-widths offset_error_ps and drift_error.
+
+    surprise: decades of the probability that chance made it. level: index of the level that found it.
+    """
+
+    origin_ps: int
+    offset_ps: float
+    offset_error_ps: float
+    drift: float
+    drift_error: float
+    surprise: float
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Lag:
+    """A lag to judge: offset at the middle of the stretch, known to ± half a width; score in standard deviations."""
+
+    offset_ps: float
+    width_ps: float
+    drift: float
+    score: float
+
+
+def poisson_surprise(count: float, expected: float, trials: float) -> float:
+    """-log10 of the probability that the highest of `trials` cells with Poisson mean `expected` reaches `count`."""
+    if count <= expected:
+        return 0.0
+    tail = float(special.gammainc(count, max(expected, 1e-12)))  # P(N >= count)
+    if tail <= 0.0:
+        # Chernoff's bound where the tail underflows: P <= exp(count - expected) (expected / count)^count
+        logarithm = (count - expected + count * math.log(max(expected, 1e-12) / count)) / math.log(10.0)
+    else:
+        logarithm = math.log10(tail)
+    return max(0.0, -logarithm - math.log10(max(trials, 1.0)))
+
+
+def clock_search(
+    a_times: Times,
+    b_times: Times,
+    centre_ps: float,
+    range_ps: float,
+    clock_error: float,
+    resolution_ps: float,
+    levels: Sequence[ClockLevel] = CLOCK_LEVELS,
+) -> ClockFound | None:
+    """Where bob's clock stands on alice's, or None when no lag stands out.
+
+    a_times, b_times: sorted int64 ps. The offset alice - bob is searched in centre_ps ± range_ps, the relative frequency
+    in ± clock_error (at most 1e-3). resolution_ps: width of the true peak (jitter of both taggers). Alice's clicks further than
+    range_ps from bob's stretch are not looked at; where hers do not cover it on both sides weaker links are missed. Memory:
+    12 bytes a cell of the deepest level and 4 bytes for 10^6 cells beside. Public inputs: not constant-time.
+    """
+    a_times, b_times = vector(a_times, np.int64, "a_times"), vector(b_times, np.int64, "b_times")
+    if not (range_ps > 0 and 0 <= clock_error <= 1e-3 and 1 <= resolution_ps <= 1e6 and abs(centre_ps) < 2.0**60):
+        raise StatusError(
+            Status.BAD_ARGUMENT, "clock_search: range, clock error, resolution or centre out of its domain"
+        )
+    for number, level in enumerate(levels):
+        found = _search(a_times, b_times, centre_ps, range_ps, clock_error, resolution_ps, level, number)
+        if found is not None:
+            return found
+    return None
+
+
+def _search(
+    a_times: Times,
+    b_times: Times,
+    centre_ps: float,
+    range_ps: float,
+    clock_error: float,
+    resolution_ps: float,
+    level: ClockLevel,
+    number: int,
+) -> ClockFound | None:
+    if len(a_times) < 2 or len(b_times) < 2:
+        return None
+    # the stretch of bob's that alice's clicks cover best
+    low = max(float(b_times[0]), float(a_times[0]) - centre_ps - range_ps)
+    high = min(float(b_times[-1]) + 1, float(a_times[-1]) - centre_ps + range_ps)
+    middle = int((low + high) / 2)
+    span = int(min(level.span_s * 1e12, high - low))
+    if span < 1000:
+        return None
+    b = _between(b_times, middle - span // 2, middle + span // 2)
+    start = middle - span // 2 + int(centre_ps)
+    a = _between(a_times, start - int(range_ps), start + span + int(range_ps))
+    if len(a) < 2 or len(b) < 2:
+        return None
+    # the transform is cyclic in the stretch of alice's clicks
+    period = float(a[-1] - a[0] + 1)
+    cell = max(period / level.cells, 1.0)
+    hypotheses = max(1, math.ceil(2 * clock_error * span / cell * 0.75))
+    half_step = clock_error / hypotheses
+    a_spectrum = fft.rfft(clock_histogram(a, int(a[0]), 1 / cell, level.cells + 1, level.cells))
+    cut = 64  # slow changes of the rates, the mean with them, are no sign of pairs
+    a_spectrum[:cut] = 0
+    np.conjugate(a_spectrum, out=a_spectrum)
+    drifts = [half_step * (2 * index - hypotheses + 1) for index in range(hypotheses)]
+    drifts.sort(key=abs)
+    waiting: list[_Lag] = []
+    for index, drift in enumerate(drifts):
+        # bob's cells count from `begin` in alice's rate: t_a - offset = t_b + drift·(t_b - middle)
+        begin = int(b[0] - abs(drift) * span) - 1
+        origin = begin + round((middle - begin) * drift / (1 + drift))
+        spectrum = fft.rfft(clock_histogram(b, origin, (1 + drift) / cell, level.cells * 2, level.cells))
+        spectrum *= a_spectrum
+        for place, score in _highest(fft.irfft(spectrum, level.cells), level.tries):
+            # place: cell of bob less cell of alice, modulo the period
+            offset = float(a[0] - begin) - place * cell
+            first = math.ceil((centre_ps - range_ps - offset) / period - 1e-9)
+            last = math.floor((centre_ps + range_ps - offset) / period + 1e-9)
+            waiting += [_Lag(offset + turn * period, 2 * cell, drift, score) for turn in range(first, last + 1)]
+        waiting.sort(key=lambda lag: -lag.score)
+        del waiting[level.tries :]
+        while waiting and (index == hypotheses - 1 or waiting[0].score > _SURE):
+            lag, rivals = waiting.pop(0), level.tries * (index + 1)
+            found = _judge(a, b, middle, lag, half_step, resolution_ps, rivals, number)
+            if found is not None and hypotheses > 1:
+                # a strong link shows at a wrong frequency too, by the part of its line that crosses the right ones
+                lag = replace(lag, drift=0.0)
+                wide = _judge(a, b, middle, lag, clock_error, resolution_ps, rivals, number)
+                found = wide if wide is not None and wide.surprise > found.surprise else found
+            if found is not None:
+                return _sharpened(a, b, found, resolution_ps)
+    return None
+
+
+def _sharpened(a: Times, b: Times, found: ClockFound, resolution_ps: float) -> ClockFound:
+    """The narrower the lag is known, the longer a stretch can be looked at, and the better both are known."""
+    for _ in range(4):
+        if found.offset_error_ps <= 10 * resolution_ps:
+            break
+        lag = _Lag(found.offset_ps, 4 * found.offset_error_ps, found.drift, 0.0)
+        closer = _judge(a, b, found.origin_ps, lag, 2 * found.drift_error, resolution_ps, 1, found.level)
+        if closer is None:
+            break
+        found = closer
+    return found
+
+
+def _between(times: Times, low: int, high: int) -> Times:
+    first, last = np.searchsorted(times, (low, high))
+    return times[first:last]
+
+
+def _highest(correlation: NDArray[np.float32], count: int) -> Iterator[tuple[float, float]]:
+    """About the `count` highest places and their standard deviations. A true lag lies in one cell or across two neighbours."""
+    deviation = float(np.sqrt(np.vdot(correlation, correlation) / len(correlation)))
+    if deviation <= 0:
+        return
+    twins = correlation[:-1] + correlation[1:]
+    twins *= np.float32(math.sqrt(0.5))
+    limit = np.float32(-NormalDist().inv_cdf(min(0.5, count / len(correlation))) * deviation)
+    for values, shift in ((correlation, 0.0), (twins, 0.5)):
+        places = np.flatnonzero(values > limit)
+        scores = values[places]
+        best = np.argsort(-scores)[:count]
+        for place, score in zip(places[best].tolist(), scores[best].tolist(), strict=True):
+            yield place + shift, score / deviation
+
+
+def _judge(
+    a: Times, b: Times, middle: int, lag: _Lag, drift_error: float, resolution_ps: float, rivals: int, number: int
+) -> ClockFound | None:
+    """The same lag at full resolution over a short stretch about the middle."""
+    duration = float(b[-1] - b[0])
+    density = len(b) / duration * len(a) / max(float(a[-1] - a[0]), 1.0) * lag.width_ps  # pairs a ps
+    span = min(duration, _PAIRS / density)
+    order = _MOST_ORDER
+    fine = max(2 * resolution_ps, 2 * drift_error * span / ((1 << order) - 1), lag.width_ps / _MOST_BINS)
+    while order > _LEAST_ORDER and 2 * drift_error * span < fine * ((1 << (order - 1)) - 1):
+        order -= 1
+    segments = 1 << order
+    rise = (segments - 1) * fine  # of the steepest line over the piece
+    bins = max(2, math.ceil((lag.width_ps + rise / 2) / fine))
+    piece = _between(b, int(middle - span / 2), int(middle + span / 2))
+    if len(piece) < 2:
+        return None
+    start, length = int(piece[0]), float(piece[-1] - piece[0]) + 1
+    # slopes rise from the lowest frequency on; where the lines begin depends on their slope, since they meet at the middle
+    lowest = lag.drift - rise / 2 / length
+    delay = lag.offset_ps - lowest * (middle - start) - rise / 4
+    reach = lag.width_ps + 2 * rise + abs(lowest) * length
+    near = _between(a, start + int(lag.offset_ps - reach), int(piece[-1]) + int(lag.offset_ps + reach))
+    workspace = np.empty(lib.qkdd_clock_peak_workspace(bins, order), np.uint32)
+    found = ffi.new("qkdd_clock_peak_found *")
+    code = lib.qkdd_clock_peak(
+        pointer(near),
+        len(near),
+        pointer(piece),
+        len(piece),
+        delay,
+        lowest,
+        start,
+        fine,
+        bins,
+        order,
+        _MOST_PAIRS,
+        pointer(workspace),
+        len(workspace),
+        found,
+    )
+    if code == int(Status.OUT_OF_RANGE):
+        return None  # a burst
+    check(code, "clock_search")
+    expected = max(2 * found.pairs / (bins + segments), 0.1)
+    surprise = poisson_surprise(found.count, expected, float(bins) * segments * rivals)
+    if surprise < SURPRISE:
+        return None
+    slope = found.slope * fine / (length * (segments - 1) / segments)
+    at_first = (
+        delay + (found.place + 1 - bins / 2) * fine
+    )  # in the middle of the first segment, lowest frequency taken off
+    offset = at_first + lowest * (middle - start) + slope * (middle - start - length / (2 * segments))
+    return ClockFound(middle, offset, 3 * fine, lowest + slope, 2 * fine / length, surprise, number)

@@ -1,0 +1,5 @@
+"""A generated recording of a link at a gigahertz clock, and the time that the host takes for it.
+
+`recording` makes the pulses and the clicks, `measure` does with them what the link does. No tagger with picosecond steps is
+needed; the clicks are those of the virtual bench.
+"""

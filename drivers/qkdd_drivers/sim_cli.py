@@ -18,6 +18,8 @@ from qkdd_drivers.ozoptics_dd100.sim import Dd100Sim
 from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
 from qkdd_drivers.qkdd_board.sim import BoardSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks, Tdc1Sim
+from qkdd_drivers.sim_options import Fault, Listen, Pty, Rate, Seed
+from qkdd_drivers.sim_taggers import add_to
 from qkdd_drivers.simkit import Simulator
 from qkdd_drivers.single_quantum_websq import protocol as websq
 from qkdd_drivers.single_quantum_websq.sim import SteadyBench, WebSqSim
@@ -30,17 +32,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Simulated instruments. Each prints one line of JSON that says where it listens, and runs until it is stopped.",
 )
-
-Pty = Annotated[str | None, typer.Option("--pty", help="Make this symbolic link to a new pseudo terminal.")]
-Listen = Annotated[str | None, typer.Option("--listen", help="HOST:PORT to serve by TCP; port 0 chooses a free one.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Rate = Annotated[float, typer.Option(min=0.0, help="Clicks or counts a second, all inputs together.")]
-Fault = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fault", help="NAME[:ARGUMENT=NUMBER]@SECONDS after the start, for example slip:bytes=2@10; repeatable."
-    ),
-]
 
 
 def _place(listen: str | None) -> tuple[str, int] | None:
@@ -199,6 +190,9 @@ def qkdd_board(
 def _one_place(pty: str | None, listen: str | None) -> None:
     if pty is not None and listen is not None:
         raise typer.BadParameter("either --pty or --listen", param_hint="--listen")
+
+
+add_to(app, _run)
 
 
 def main() -> None:

@@ -60,12 +60,17 @@ class DetectorBench(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a simulator listens, in the words of a device's configuration: `port`, or `host` with its TCP ports."""
+    """Where a simulator is reached, in the words of a device's configuration."""
 
     model: str
     port: str = ""
     host: str = ""
     tcp_ports: tuple[int, ...] = ()
+    library: str = ""
+    program: tuple[str, ...] = ()
+    python: str = ""
+    recording: str = ""
+    options: tuple[tuple[str, str | int | float], ...] = ()
 
     def to_json(self) -> str:
         """One line of JSON, as `qkdd-sim` prints it."""
@@ -74,6 +79,9 @@ class Address:
             fields["port"] = self.port
         if self.host:
             fields |= {"host": self.host, "tcp_ports": list(self.tcp_ports)}
+        fields |= {way: value for way in ("library", "program", "python", "recording") if (value := getattr(self, way))}
+        if self.options:
+            fields["options"] = dict(self.options)
         return json.dumps(fields)
 
 

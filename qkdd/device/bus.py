@@ -29,6 +29,7 @@ from qkdd.device.transport import (
     Hung,
     Link,
     LinkFailure,
+    Overrun,
     Refused,
     Stranger,
     TimedOut,
@@ -178,6 +179,8 @@ class Bus(Generic[L]):
                 kind = errors.DeviceCrashed
             case Unusable():
                 kind = errors.VendorUnusable
+            case Overrun():
+                kind = errors.TagsLost
             case Gone():
                 kind = errors.DeviceOffline
             case Hung():

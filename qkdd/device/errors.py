@@ -158,11 +158,11 @@ class EntropyFailed(DeviceError):
     code = "QKD-DEV-ENTROPY"
     kind = Kind.PERMANENT
     meaning = "A health test (NIST SP 800-90B, 4.4) of a noise source failed; nothing of it is given out any more."
-    default_remedy = "Do not use the source before its maker or a laboratory has looked at it; then restart the node."
+    default_remedy = "It is used again only after the start-up tests; take it out of service if this happens again."
 
 
 class TagsLost(DeviceError):
-    """Raised by no driver: its code stands in `TagBlock.faults`."""
+    """Its code stands in `TagBlock.faults`; raised only where the stream cannot go on after it."""
 
     code = "QKD-DEV-TAGS-LOST"
     kind = Kind.TRANSIENT

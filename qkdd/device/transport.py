@@ -45,6 +45,10 @@ class Unusable(LinkFailure):
     """The vendor's library, package or program cannot be used: not there, of another kind, or a part is missing."""
 
 
+class Overrun(LinkFailure):
+    """A tagger's buffer overran, and its stream cannot go on."""
+
+
 class FrameError(ValueError):
     """An answer breaks the protocol; raised by the pure functions of a driver's protocol.py."""
 

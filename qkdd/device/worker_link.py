@@ -31,6 +31,7 @@ from qkdd.device.transport import (
     FrameError,
     Gone,
     Hung,
+    Overrun,
     Refused,
     Stranger,
     TimedOut,
@@ -53,6 +54,7 @@ _FAILURES: dict[str, type[Exception]] = {
     "missing": Unusable,
     "stranger": Stranger,
     "refused": Refused,
+    "overrun": Overrun,
     "failed": FrameError,
 }
 

@@ -79,6 +79,8 @@ class DriverContract(abc.ABC):
     def make(self, address: AddressLike, wrap: Wrap | None = None, **config: Any) -> Driver:
         """A closed driver for a simulator's address."""
         where: dict[str, Any] = {"port": address.port, "host": address.host, "tcp_ports": address.tcp_ports}
+        where |= {way: getattr(address, way, "") for way in ("library", "program", "python", "recording")}
+        where["options"] = dict(getattr(address, "options", ()))
         settings = DeviceConfig(driver=self.driver_name, **{k: v for k, v in where.items() if v}, **config)
         links: tuple[ByteLink, ...] = self.driver.links(settings)
         if wrap is not None:
@@ -143,18 +145,28 @@ class DriverContract(abc.ABC):
 
     def test_construction_does_no_io(self) -> None:
         class Nowhere:
-            port, host, tcp_ports = "/nonexistent/port", "", ()
+            port, host, library, python, recording = "", "", "", "", ""
+            tcp_ports: tuple[int, ...] = ()
+            program: tuple[str, ...] = ()
 
-        class NowhereTcp:
-            port, host, tcp_ports = "", "192.0.2.1", ()
+            def __init__(self, **way: Any) -> None:
+                vars(self).update(way)
 
+        places = [
+            Nowhere(port="/nonexistent/port"),
+            Nowhere(host="192.0.2.1"),
+            *(Nowhere(**{way: "/nonexistent/file"}) for way in ("library", "python", "recording")),
+            Nowhere(program=("/nonexistent/program",)),
+        ]
+        made = 0
         with no_leaks():
-            try:
-                driver = self.make(Nowhere())
-            except errors.DeviceConfigError:
-                driver = self.make(NowhereTcp())
-            assert not driver.is_open
-            asyncio.run(driver.close())
+            for place in places:
+                with contextlib.suppress(errors.DeviceConfigError):
+                    driver = self.make(place)
+                    made += 1
+                    assert not driver.is_open
+                    asyncio.run(driver.close())
+        assert made
 
     # A good line
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
+from typing import Any
 
 from qkdd.device.transport import ByteLink, Gone
 
@@ -16,6 +17,10 @@ class Wire:
 
     def __init__(self, inner: ByteLink) -> None:
         self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        """Verbs beside the bytes (a ring of tags, a signal to a child) go on as they are."""
+        return getattr(self.inner, name)
 
     @property
     def key(self) -> str:
@@ -35,6 +40,15 @@ class Wire:
 
     def discard(self) -> None:
         self.inner.discard()
+
+    def control(self, request_type: int, request: int, value: int, index: int, length: int, timeout: float) -> bytes:
+        """A USB control transfer, if the link has them."""
+        answer: bytes = self.inner.control(request_type, request, value, index, length, timeout)  # type: ignore[attr-defined]
+        return self.passed(answer)
+
+    def passed(self, answer: bytes) -> bytes:
+        """What the wire makes of the answer to a control transfer."""
+        return answer
 
 
 class ByteAtATime(Wire):
@@ -71,6 +85,9 @@ class Lossy(Wire):
     def _thin(self, data: bytes) -> bytes:
         return bytes(b for b in data if self._random.random() >= self.loss) if self.active else data
 
+    def passed(self, answer: bytes) -> bytes:
+        return self._thin(answer)
+
     def write(self, data: bytes, timeout: float) -> None:
         if kept := self._thin(data):
             self.inner.write(kept, timeout)
@@ -88,8 +105,10 @@ class Garbage(Wire):
         self._random = random.Random(seed)
 
     def read(self, limit: int, timeout: float) -> bytes:
-        data = self.inner.read(limit, timeout)
-        return self._random.randbytes(len(data)) if self.active else data
+        return self.passed(self.inner.read(limit, timeout))
+
+    def passed(self, answer: bytes) -> bytes:
+        return self._random.randbytes(len(answer)) if self.active else answer
 
 
 class Unplugged(Wire):
@@ -108,6 +127,10 @@ class Unplugged(Wire):
             self.bytes_left -= count
             if self.bytes_left < 0:
                 raise Gone("unplugged in the middle")
+
+    def passed(self, answer: bytes) -> bytes:
+        self._spend(len(answer))
+        return answer
 
     def open(self, timeout: float) -> None:
         if self.bytes_left is not None and self.bytes_left < 0:

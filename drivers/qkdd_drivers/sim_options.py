@@ -1,0 +1,21 @@
+"""Options that the commands of `qkdd-sim` share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Pty = Annotated[str | None, typer.Option("--pty", help="Make this symbolic link to a new pseudo terminal.")]
+Listen = Annotated[str | None, typer.Option("--listen", help="HOST:PORT to serve by TCP; port 0 chooses a free one.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Rate = Annotated[float, typer.Option(min=0.0, help="Clicks or counts a second, all inputs together.")]
+Fault = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault", help="NAME[:ARGUMENT=NUMBER]@SECONDS after the start, for example slip:bytes=2@10; repeatable."
+    ),
+]
+Generate = Annotated[
+    int, typer.Option(min=0, help="Make so many clicks a second in C instead of --rate (a speed test); 0: do not.")
+]

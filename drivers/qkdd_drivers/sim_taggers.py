@@ -1,0 +1,33 @@
+"""Commands of `qkdd-sim` for time taggers whose vendor gives a library, a package or a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from qkdd_drivers.picoquant.sim import HydraHarpSim, MultiHarpSim, PicoHarpSim
+from qkdd_drivers.s15_tdc1.sim import PoissonClicks
+from qkdd_drivers.sim_options import Fault, Generate, Rate, Seed
+from qkdd_drivers.simkit import Simulator
+
+Run = Callable[[Simulator, list[str] | None], None]
+
+
+def add_to(app: typer.Typer, run: Run) -> None:
+    """Register the commands; `run` serves a simulator until it is stopped."""
+
+    @app.command()
+    def multiharp(seed: Seed = 1, rate: Rate = 10_000.0, generate: Generate = 0, fault: Fault = None) -> None:
+        """PicoQuant MultiHarp time tagger (fake vendor library)."""
+        run(MultiHarpSim(PoissonClicks(rate, seed), seed=seed, generate=generate), fault)
+
+    @app.command()
+    def hydraharp400(seed: Seed = 1, rate: Rate = 10_000.0, generate: Generate = 0, fault: Fault = None) -> None:
+        """PicoQuant HydraHarp 400 time tagger (fake vendor library)."""
+        run(HydraHarpSim(PoissonClicks(rate, seed), seed=seed, generate=generate), fault)
+
+    @app.command()
+    def picoharp330(seed: Seed = 1, rate: Rate = 10_000.0, generate: Generate = 0, fault: Fault = None) -> None:
+        """PicoQuant PicoHarp 330 time tagger (fake vendor library)."""
+        run(PicoHarpSim(PoissonClicks(rate, seed), seed=seed, generate=generate), fault)

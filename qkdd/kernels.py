@@ -1,4 +1,4 @@
-"""The kernels: bit packing, tag decoding, coincidences, universal hashing, Cascade parities. The only importer of qkdd_native.
+"""The kernels: bit packing, tag decoding, coincidences, universal hashing, Cascade. The only importer of qkdd_native.
 
 All functions check shape, dtype and value range and raise a KernelError; none converts in silence. Bits are uint8 arrays of
 0 and 1, times int64 picoseconds. Calls release the interpreter lock; `await run(func, ...)` puts a heavy one on a worker
@@ -29,7 +29,7 @@ from qkdd.core.errors import InternalError, QkddError
 __all__ = [
     "CLOCK_LEVELS",
     "NO_BASIS",
-    "CascadeFrame",
+    "CascadeBlock",
     "ClockFound",
     "ClockLevel",
     "KernelArgument",
@@ -208,9 +208,9 @@ class SlotAssigner(_slots.SlotAssigner):
     __slots__ = ()
 
 
-@_raising_methods("__init__", "range_parities", "flip", "to_original", "to_permuted", "bits")
-class CascadeFrame(_cascade.CascadeFrame):
-    __doc__ = _cascade.CascadeFrame.__doc__
+@_raising_methods("__init__", "step", "close")
+class CascadeBlock(_cascade.CascadeBlock):
+    __doc__ = _cascade.CascadeBlock.__doc__
     __slots__ = ()
 
 

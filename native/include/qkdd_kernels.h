@@ -220,22 +220,20 @@ void qkdd_poly_hash_of(const uint8_t *key, const uint8_t *data, size_t size, uin
 /* Product in GHASH's bit order (the first bit of the first byte is the coefficient of x^0). */
 void qkdd_gf2_128_multiply(const uint8_t *a, const uint8_t *b, uint8_t *product);
 
-/* ---- Cascade: one frame's bits in the order of every pass ---- */
-size_t qkdd_cascade_workspace(size_t n, size_t passes); /* in uint64_t */
-/* bits[n] one bit a byte, seed[32]. 1 <= n < 2^31, 1 <= passes <= 64. The workspace is the frame; zero it to wipe it. */
-qkdd_status qkdd_cascade_open(uint64_t *frame, size_t frame_size, const uint8_t *bits, size_t n, const uint8_t *seed,
-                              size_t passes);
-/* parities[k] = XOR of the bits at permuted positions starts[k] .. stops[k] - 1. */
-qkdd_status qkdd_cascade_parities(uint64_t *frame, size_t pass, const uint32_t *starts, const uint32_t *stops, size_t count,
-                                  uint8_t *parities);
-/* Flip the bits at these original positions, in every pass; a position named twice is flipped twice. */
-qkdd_status qkdd_cascade_flip(uint64_t *frame, const uint32_t *positions, size_t count);
-qkdd_status qkdd_cascade_to_original(const uint64_t *frame, size_t pass, const uint32_t *permuted, size_t count,
-                                     uint32_t *original);
-qkdd_status qkdd_cascade_to_permuted(const uint64_t *frame, size_t pass, const uint32_t *original, size_t count,
-                                     uint32_t *permuted);
-/* The bits in original order, one a byte. */
-qkdd_status qkdd_cascade_bits(const uint64_t *frame, uint8_t *bits);
+/* ---- Cascade: this node's side of a block, cut into frames that are corrected at the same time (docs/rooms/native.md) ---- */
+/* In uint64_t. Frames of about frame_bits (64 to 2^22), `slots` of them in flight; 0 < error_rate <= 0.5, the estimate for
+ * which blocks are sized; n up to 2^36. 0 if an argument is outside. */
+size_t qkdd_cascade_workspace(size_t n, size_t frame_bits, size_t slots, double error_rate);
+/* packed[(n + 7) / 8], most significant bit first; seed[32], public. correct_errors: 1 on the node whose bits are corrected. */
+qkdd_status qkdd_cascade_open(uint64_t *work, size_t work_size, const uint8_t *packed, size_t n, const uint8_t *seed,
+                              size_t frame_bits, size_t slots, double error_rate, int correct_errors);
+/* Bytes of the largest message. */
+size_t qkdd_cascade_message(const uint64_t *work);
+/* Takes the other node's parities of the last round (none in the first call) and writes this node's of the next, packed, most
+ * significant bit first; *asked bits, 0 when all frames are finished. Contradicting parities are QKDD_MALFORMED and end it. */
+qkdd_status qkdd_cascade_step(uint64_t *work, const uint8_t *theirs, size_t size, uint8_t *mine, size_t *asked);
+/* The corrected block, packed, and the number of corrections; zeroes the workspace. */
+qkdd_status qkdd_cascade_close(uint64_t *work, uint8_t *packed, uint64_t *errors);
 /* ---- LDPC: syndromes and decoding of quasi-cyclic codes (docs/rooms/ldpc.md) ---- */
 /* Row r of circulants has the entries starts[r] to starts[r + 1] - 1 (1 to 160, ascending columns): check i of row r holds the
  * bits (i + shift) mod lifting of its columns. lifting is a multiple of 64, at most 8192; at most 4096 columns and rows. */

@@ -1,91 +1,101 @@
-"""Cascade: one frame's bits in the permuted order of every pass."""
+"""Cascade: one node's side of the error correction of a block."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qkdd_native._kernels import lib
-from qkdd_native.arrays import ByteLike, octets, pointer, same_length, size, vector
+from qkdd_native._kernels import ffi, lib
+from qkdd_native.arrays import ByteLike, octets, pointer, size
 from qkdd_native.status import Status, StatusError, check
 
-Positions = NDArray[np.uint32]
+# A workspace is tens of megabytes; fresh pages would cost as much as the correction. The kernel zeroes what it gives back.
+_KEPT_WORDS = 1 << 24
+_kept: list[NDArray[np.uint64]] = []
 
 
-class CascadeFrame:
-    """A frame of n bits and its permutation for each of `passes` passes.
+class CascadeBlock:
+    """A block of n key bits, cut into frames that are corrected at the same time.
 
-    bits: uint8[n], values 0 or 1, 1 <= n < 2^31; seed: 32 bytes, public, the same on both sides; 1 <= passes <= 64.
-    Every pass, the first too, has a permutation that depends on (seed, pass, n) alone and is the same on every machine and
-    variant. Positions are uint32 in [0, n). Not for use by several threads at once. The bits are wiped when it dies.
+    packed: ceil(n / 8) bytes, most significant bit first, unused bits 0; 1 <= n <= 2^36. seed: 32 bytes, public, the same on both
+    nodes, as are frame_bits (about that many bits a frame, 64 to 2^22), in_flight (frames at the same time) and error_rate (the
+    estimate, 0 < e <= 0.5). correct: True on the node whose bits are corrected to the other's. Results are the same on every
+    machine and variant. Not for use by several threads at once. The bits are wiped when it dies.
     """
 
-    __slots__ = ("_frame", "passes", "size")
+    __slots__ = ("_message", "_work", "asked", "n")
 
-    def __init__(self, bits: NDArray[np.uint8], seed: ByteLike, passes: int) -> None:
-        bits = vector(bits, np.uint8, "bits")
-        seed_view = octets(seed, "seed")
+    def __init__(
+        self,
+        packed: ByteLike,
+        n: int,
+        seed: ByteLike,
+        *,
+        error_rate: float,
+        frame_bits: int,
+        in_flight: int,
+        correct: bool,
+    ) -> None:
+        view, seed_view = octets(packed, "packed"), octets(seed, "seed")
         if len(seed_view) != 32:
             raise StatusError(Status.BAD_ARGUMENT, f"seed must be 32 bytes, not {len(seed_view)}")
-        self.size = len(bits)
-        self.passes = size(passes, "passes")
-        self._frame = np.empty(lib.qkdd_cascade_workspace(self.size, self.passes), np.uint64)
+        self.n = size(n, "n")
+        if len(view) != (self.n + 7) // 8:
+            raise StatusError(Status.BAD_ARGUMENT, f"packed must have {(self.n + 7) // 8} bytes, not {len(view)}")
+        shape = size(frame_bits, "frame_bits"), size(in_flight, "in_flight")
+        rate = float(error_rate) if math.isfinite(error_rate) else 0.0
+        words = lib.qkdd_cascade_workspace(self.n, *shape, rate)
+        self._work = _workspace(words)
         code = lib.qkdd_cascade_open(
-            pointer(self._frame), len(self._frame), pointer(bits), self.size, seed_view, self.passes
+            pointer(self._work), len(self._work), view, self.n, seed_view, *shape, rate, int(correct)
         )
-        check(code, "CascadeFrame")
+        check(code, "CascadeBlock")
+        self._message = np.empty(lib.qkdd_cascade_message(pointer(self._work)), np.uint8)
+        self.asked = 0
 
-    def range_parities(self, pass_: int, starts: Positions, stops: Positions) -> NDArray[np.uint8]:
-        """Parities uint8[k] of the bits at the permuted positions [starts[i], stops[i]); an empty range has parity 0."""
-        starts = vector(starts, np.uint32, "starts")
-        stops = vector(stops, np.uint32, "stops")
-        same_length(starts, stops, "starts and stops")
-        parities = np.empty(len(starts), np.uint8)
-        code = lib.qkdd_cascade_parities(
-            pointer(self._frame), size(pass_, "pass_"), pointer(starts), pointer(stops), len(starts), pointer(parities)
+    def step(self, theirs: ByteLike) -> bytes:
+        """Take the other node's parities of the last round (b"" in the first) and give this node's of the next.
+
+        `asked` is then their number, packed most significant bit first; 0, and no bytes, when all frames are finished.
+        Malformed, and the end: parities that contradict each other.
+        """
+        view = octets(theirs, "theirs")
+        asked = ffi.new("size_t *")
+        check(
+            lib.qkdd_cascade_step(pointer(self._work), view, len(view), pointer(self._message), asked),
+            "CascadeBlock.step",
         )
-        check(code, "range_parities")
-        return parities
+        self.asked = int(asked[0])
+        return self._message[: (self.asked + 7) // 8].tobytes()
 
-    def flip(self, positions: Positions) -> None:
-        """Flip the bits at these original positions in every pass; a position named twice is flipped twice."""
-        positions = vector(positions, np.uint32, "positions")
-        check(lib.qkdd_cascade_flip(pointer(self._frame), pointer(positions), len(positions)), "flip")
-
-    def to_original(self, pass_: int, positions: Positions) -> Positions:
-        """Original positions uint32[k] of permuted ones."""
-        positions = vector(positions, np.uint32, "positions")
-        out = np.empty(len(positions), np.uint32)
-        code = lib.qkdd_cascade_to_original(
-            pointer(self._frame), size(pass_, "pass_"), pointer(positions), len(positions), pointer(out)
-        )
-        check(code, "to_original")
-        return out
-
-    def to_permuted(self, pass_: int, positions: Positions) -> Positions:
-        """Permuted positions uint32[k] of original ones."""
-        positions = vector(positions, np.uint32, "positions")
-        out = np.empty(len(positions), np.uint32)
-        code = lib.qkdd_cascade_to_permuted(
-            pointer(self._frame), size(pass_, "pass_"), pointer(positions), len(positions), pointer(out)
-        )
-        check(code, "to_permuted")
-        return out
-
-    def bits(self) -> NDArray[np.uint8]:
-        """The bits in original order, uint8[n], with all flips."""
-        out = np.empty(self.size, np.uint8)
-        check(lib.qkdd_cascade_bits(pointer(self._frame), pointer(out)), "bits")
-        return out
+    def close(self) -> tuple[bytearray, int]:
+        """The corrected block, packed, and how many bits were corrected. Only when `step` has asked for nothing more."""
+        packed, errors = bytearray((self.n + 7) // 8), ffi.new("uint64_t *")
+        code = lib.qkdd_cascade_close(pointer(self._work), ffi.from_buffer("uint8_t[]", packed), errors)
+        check(code, "CascadeBlock.close")
+        work, self._work = self._work, np.empty(0, np.uint64)
+        if len(work) <= _KEPT_WORDS and len(_kept) < 2:
+            _kept.append(work)
+        return packed, int(errors[0])
 
     def wipe(self) -> None:
-        """Zero everything; the frame refuses every further call."""
-        self._frame.fill(0)
+        """Zero everything; the block refuses every further call."""
+        self._work.fill(0)
 
     def __del__(self) -> None:
-        frame = getattr(self, "_frame", None)
-        if frame is not None:
-            frame.fill(0)
+        work = getattr(self, "_work", None)
+        if work is not None:
+            work.fill(0)
 
     def __repr__(self) -> str:
-        return f"<CascadeFrame {self.size} bits, {self.passes} passes>"
+        return f"<CascadeBlock {self.n} bits>"
+
+
+def _workspace(words: int) -> NDArray[np.uint64]:
+    try:
+        kept = _kept.pop()
+    except IndexError:
+        return np.empty(words, np.uint64)
+    return kept if len(kept) >= words else np.empty(words, np.uint64)

@@ -1,57 +1,155 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Cascade (Brassard and Salvail, EUROCRYPT '93): the bits of a frame in the order of every pass, packed, so that the parity
- * of a range is a population count.
+ * Cascade (Brassard and Salvail, EUROCRYPT '93) over many frames at once: one node's side of a block.
  *
- * Permutation of a pass. Lay the n bits out in rows of length A (the last row has R = n - A (B - 1) bits, B rows). Turn
- * column x by down[x] (within its own height, B or B - 1), then row y by right[y] (within its own length), and read the
- * columns one after the other. Neighbours in the frame are in different columns, so the first turn throws them into unrelated
- * rows, the second into unrelated columns: two bits of one block meet again in a block of k with probability about k / n.
- * The turns come from a generator seeded with the frame's seed and the pass; they are public, no proof depends on them. */
+ * Both nodes run the same machine on the exclusive-or of their parities, so each knows which ranges are next and no range is
+ * ever named. A round is one message each way with the parities that all frames in flight ask for; `qkdd_cascade_step` takes
+ * the other node's message of the last round and writes this node's of the next.
+ *
+ * Cut. Squares of 64 by 64 bits of the block are transposed, what is left stays, and word i goes to frame i mod F: neighbours
+ * in the block (a burst) come to lie far apart, and all frames see the same error rate.
+ * Pass 0 is a frame in this order. Passes 1 and 2 are permuted copies: every word is turned,
+ * the words are shuffled, squares of 64 words transposed, the words shuffled again. Two bits of one word never meet in a
+ * word again, two others as rarely as by chance. The tables (one entry a word) come from the block's seed and serve all frames.
+ * At the end SUBSETS parities of random subsets, the rows of a Toeplitz matrix: an error pattern that the passes left
+ * escapes them with probability 2^-SUBSETS. All segments whose parity is known are kept (boundaries and odd ones as bit
+ * maps), so that each correction makes others findable. */
 #include "internal.h"
 
-#define MAX_SIZE ((size_t)1 << 31)
-#define MAX_PASSES 64
+#define PASSES 3
+#define SUBSETS 16
 #define MAGIC 0x716B6464436173ull
+#define MAX_SIZE ((size_t)1 << 36)
+#define LEAST_FRAME 64
+#define MAX_FRAME ((size_t)1 << 22)
 
-/* The head of the workspace. Everything behind it: the frame, then for every pass its bits, then for every pass its turns. */
+/* Block sizes in units of the first, which is (0.8 + 5 e) / e: near Yan et al. (2009), larger at high error rates, where it
+ * saves parities (tuned by measurement, docs/performance.md). */
+static const double growth[PASSES] = {1, 4, 40};
+
+/* 64 neighbours of one pass: this node's bits, where segments begin, which of these segments are odd, and (pass 0) which
+ * positions were corrected. Together, because they are used together. */
 typedef struct {
-    uint64_t magic, size, passes;
-    uint64_t row, rows, rest; /* A, B, R */
-    uint64_t words;           /* of one packed copy of the frame */
-    uint64_t built;           /* bit p: pass p's copy is there */
+    uint64_t bits, bound, odd, done;
+} cell;
+
+typedef struct {
+    uint64_t magic, size, words; /* bits of the block; 64-bit words of it */
+    uint64_t frames, tiles, width; /* number; 64-word squares and words of a padded frame */
+    uint64_t slots, list;        /* frames in flight; entries of a slot's lists */
+    uint64_t slot_words, message; /* size of a slot; bytes of the largest message */
+    uint64_t correct, opened, finished, errors, asked;
+    double error_rate;
 } head;
 
-#define HEAD_WORDS (sizeof(head) / 8)
+enum { IDLE, OPENING, BISECTING, CONFIRMING, SEARCHING };
 
-static uint64_t shape(size_t n, uint64_t *rows, uint64_t *rest) {
-    uint64_t row = 1;
-    while (row * row < n) row++;
-    if (n >= 4096) row = (row + 63) / 64 * 64; /* whole words */
-    *rows = (n + row - 1) / row;
-    *rest = n - row * (*rows - 1);
-    return row;
+typedef struct {
+    uint32_t frame, size, stage, pass, passes;
+    uint32_t active, singles;          /* ranges under bisection; segments of one bit, which need none */
+    uint32_t confirmed, odd_subsets;   /* whether the subsets were asked for; which are odd */
+    uint32_t low, high;                /* the search in the first odd one */
+    uint32_t blocks[PASSES], odd[PASSES];
+    uint64_t length[PASSES]; /* of the odd segments together */
+} slot;
+
+#define HEAD_WORDS ((sizeof(head) + 7) / 8)
+#define SLOT_WORDS ((sizeof(slot) + 7) / 8)
+#define CELL_WORDS (sizeof(cell) / 8)
+
+/* ---- layout of the workspace ---- */
+
+static size_t halves(size_t entries) { return (entries + 1) / 2; }
+
+static uint32_t blocks_of(uint32_t size, double error_rate, size_t pass) {
+    double count = (double)size * error_rate / ((0.8 + 5 * error_rate) * growth[pass]) + 0.5;
+    return count < 1 ? 1 : count > size ? size : (uint32_t)count;
 }
 
-static size_t packed_words(size_t n) { return (n + 63) / 64; }
-static size_t turn_words(const head *h) { return (size_t)(h->row + h->rows + 1) / 2; }
-static uint64_t *copy_of(const uint64_t *frame, const head *h, size_t pass) {
-    return (uint64_t *)frame + HEAD_WORDS + (1 + pass) * h->words;
-}
-static uint32_t *turns_of(const uint64_t *frame, const head *h, size_t pass) {
-    return (uint32_t *)((uint64_t *)frame + HEAD_WORDS + (1 + h->passes) * h->words + pass * turn_words(h));
+static int measure(head *h, size_t n, size_t frame_bits, size_t slots, double error_rate) {
+    if (n < 1 || n > MAX_SIZE || frame_bits < LEAST_FRAME || frame_bits > MAX_FRAME || slots < 1) return 0;
+    if (!(error_rate > 0 && error_rate <= 0.5)) return 0;
+    memset(h, 0, sizeof *h);
+    h->size = n;
+    h->words = (n + 63) / 64;
+    h->frames = (n + frame_bits / 2) / frame_bits;
+    if (h->frames == 0) h->frames = 1;
+    if (h->frames > h->words) h->frames = h->words;
+    size_t longest = (h->words + h->frames - 1) / h->frames;
+    h->tiles = (longest + 63) / 64;
+    h->width = 64 * h->tiles;
+    h->slots = slots < h->frames ? slots : h->frames;
+    h->error_rate = error_rate;
+    h->list = blocks_of((uint32_t)(64 * longest), error_rate, 0) + 64;
+    h->slot_words = SLOT_WORDS + PASSES * (CELL_WORDS * (h->width + 1) + h->tiles) + 3 * halves(h->list);
+    h->message = (h->slots * h->list + 7) / 8 + 8;
+    return 1;
 }
 
-/* Rows of the frame and of its transposed, in whole squares of 64 by 64. */
-static size_t across(const head *h) { return (size_t)(h->row + 63) / 64; }
-static size_t down(const head *h) { return (size_t)(h->rows + 63) / 64; }
-static size_t square_words(const head *h) { return h->row % 64 ? 0 : 64 * across(h) * down(h); }
-
-size_t qkdd_cascade_workspace(size_t n, size_t passes) {
-    if (n < 1 || n >= MAX_SIZE || passes < 1 || passes > MAX_PASSES) return 0;
-    head h = {0};
-    h.row = shape(n, &h.rows, &h.rest);
-    return HEAD_WORDS + (1 + passes) * packed_words(n) + passes * turn_words(&h) + 2 * square_words(&h);
+static size_t table_words(const head *h) { return (PASSES - 1) * 5 * halves(h->width) + h->width + 1; }
+static size_t total_words(const head *h) {
+    return HEAD_WORDS + table_words(h) + 2 * ((h->message + 7) / 8) + h->frames * h->width + h->slots * h->slot_words;
 }
+
+size_t qkdd_cascade_workspace(size_t n, size_t frame_bits, size_t slots, double error_rate) {
+    head h;
+    return measure(&h, n, frame_bits, slots, error_rate) ? total_words(&h) : 0;
+}
+
+size_t qkdd_cascade_message(const uint64_t *work) {
+    const head *h = (const head *)work;
+    return h->magic == MAGIC ? h->message : 0;
+}
+
+/* from: word that becomes a square's row, turn: by how many places, to: word that a column becomes; row and column are the
+ * inverses of from and to. */
+typedef struct {
+    uint32_t *from, *row, *to, *column, *turn;
+} tables;
+
+static tables tables_of(uint64_t *work, const head *h, size_t pass) {
+    uint32_t *first = (uint32_t *)(work + HEAD_WORDS + (pass - 1) * 5 * halves(h->width));
+    size_t step = 2 * halves(h->width);
+    return (tables){first, first + step, first + 2 * step, first + 3 * step, first + 4 * step};
+}
+static uint64_t *subset_bits(uint64_t *work, const head *h) {
+    return work + HEAD_WORDS + (PASSES - 1) * 5 * halves(h->width);
+}
+static uint8_t *mine_of(uint64_t *work, const head *h) { return (uint8_t *)(work + HEAD_WORDS + table_words(h)); }
+static uint8_t *difference_of(uint64_t *work, const head *h) { return mine_of(work, h) + (h->message + 7) / 8 * 8; }
+static uint64_t *frames_of(uint64_t *work, const head *h) {
+    return work + HEAD_WORDS + table_words(h) + 2 * ((h->message + 7) / 8);
+}
+static slot *slot_of(uint64_t *work, const head *h, size_t i) {
+    return (slot *)(frames_of(work, h) + h->frames * h->width + i * h->slot_words);
+}
+
+typedef struct {
+    head *h;
+    slot *s;
+    cell *cells[PASSES];
+    uint64_t *odd_words[PASSES]; /* bit w: word w of `odd` may have a bit set */
+    uint32_t *start, *stop, *found;
+    tables permuted[PASSES];
+    const uint64_t *subsets;
+} frame;
+
+static frame frame_of(uint64_t *work, head *h, size_t i) {
+    frame f = {.h = h, .s = slot_of(work, h, i)};
+    uint64_t *at = (uint64_t *)f.s + SLOT_WORDS;
+    for (size_t p = 0; p < PASSES; p++) {
+        f.cells[p] = (cell *)at;
+        at += CELL_WORDS * (h->width + 1);
+        if (p) f.permuted[p] = tables_of(work, h, p);
+    }
+    for (size_t p = 0; p < PASSES; p++, at += h->tiles) f.odd_words[p] = at;
+    f.start = (uint32_t *)at;
+    f.stop = f.start + 2 * halves(h->list);
+    f.found = f.stop + 2 * halves(h->list);
+    f.subsets = subset_bits(work, h);
+    return f;
+}
+
+/* ---- public randomness ---- */
 
 /* splitmix64: Steele, Lea, Flood, OOPSLA 2014. */
 static uint64_t next_random(uint64_t *state) {
@@ -61,240 +159,503 @@ static uint64_t next_random(uint64_t *state) {
     return z ^ (z >> 31);
 }
 
-/* All 32 bytes of the seed and the pass enter the state. */
-static uint64_t stream(const uint8_t *seed, size_t pass) {
-    uint64_t state = pass + 1;
+/* All 32 bytes of the seed and the purpose enter the state. */
+static uint64_t stream(const uint8_t *seed, uint64_t purpose) {
+    uint64_t state = purpose;
     for (size_t i = 0; i < 4; i++) state = next_random(&state) ^ load_le64(seed + 8 * i);
     return state;
 }
 
-static void draw_turns(uint32_t *turns, const head *h, const uint8_t *seed, size_t pass) {
-    uint64_t state = stream(seed, pass);
-    for (uint64_t x = 0; x < h->row; x++) {
-        uint64_t height = h->rows - (x >= h->rest);
-        turns[x] = (uint32_t)(((next_random(&state) >> 32) * height) >> 32);
+static void shuffle(uint32_t *order, uint32_t *inverse, size_t count, uint64_t *state) {
+    for (uint32_t i = 0; i < count; i++) order[i] = i;
+    for (uint32_t i = (uint32_t)count - 1; i > 0; i--) {
+        uint32_t j = (uint32_t)(((next_random(state) >> 32) * (i + 1)) >> 32), other = order[j];
+        order[j] = order[i];
+        order[i] = other;
     }
-    for (uint64_t y = 0; y < h->rows; y++) {
-        uint64_t length = y + 1 == h->rows ? h->rest : h->row;
-        turns[h->row + y] = (uint32_t)(((next_random(&state) >> 32) * length) >> 32);
+    for (uint32_t i = 0; i < count; i++) inverse[order[i]] = i;
+}
+
+static void draw(uint64_t *work, const head *h, const uint8_t *seed) {
+    for (size_t p = 1; p < PASSES; p++) {
+        tables t = tables_of(work, h, p);
+        uint64_t state = stream(seed, p);
+        shuffle(t.from, t.row, h->width, &state);
+        shuffle(t.to, t.column, h->width, &state);
+        for (size_t w = 0; w < h->width; w++) t.turn[w] = (uint32_t)(next_random(&state) >> 58);
     }
+    uint64_t state = stream(seed, PASSES), *bits = subset_bits(work, h);
+    for (size_t w = 0; w <= h->width; w++) bits[w] = next_random(&state);
+}
+
+/* ---- permutations ---- */
+
+static inline uint64_t turned(uint64_t word, uint32_t by) { return word << (by & 63) | word >> (-by & 63); }
+
+static inline uint32_t forward(const tables *t, uint32_t x) {
+    uint32_t w = x >> 6, row = t->row[w];
+    uint32_t column = (row & ~63u) | ((x + t->turn[w]) & 63);
+    return t->to[column] << 6 | (row & 63);
+}
+
+static inline uint32_t backward(const tables *t, uint32_t x) {
+    uint32_t column = t->column[x >> 6];
+    uint32_t w = t->from[(column & ~63u) | (x & 63)];
+    return w << 6 | ((column - t->turn[w]) & 63);
+}
+
+static void build(const frame *f, size_t pass) {
+    void (*transpose)(const uint64_t *, size_t, uint64_t *, size_t) = qkdd_kernels()->transpose;
+    const tables *t = &f->permuted[pass];
+    const cell *from = f->cells[0];
+    cell *to = f->cells[pass];
+    uint64_t rows[64], columns[64];
+    for (size_t tile = 0; tile < f->h->width; tile += 64) {
+        for (size_t j = 0; j < 64; j++) {
+            uint32_t w = t->from[tile + j];
+            rows[j] = turned(from[w].bits, t->turn[w]);
+        }
+        transpose(rows, 1, columns, 1);
+        for (size_t j = 0; j < 64; j++) to[t->to[tile + j]].bits = columns[j];
+    }
+    wipe(rows, sizeof rows);
+    wipe(columns, sizeof columns);
+}
+
+/* ---- parities and segments ---- */
+
+static inline uint64_t parity(uint64_t word) { return (uint64_t)__builtin_parityll(word); }
+
+static inline uint64_t range_parity(const cell *cells, uint32_t start, uint32_t stop) {
+    uint32_t first = start / 64, last = (stop - 1) / 64;
+    uint64_t low = ~(uint64_t)0 << (start % 64), high = ~(uint64_t)0 >> (63 - (stop - 1) % 64);
+    if (first == last) return parity(cells[first].bits & low & high);
+    uint64_t sum = (cells[first].bits & low) ^ (cells[last].bits & high);
+    for (uint32_t w = first + 1; w < last; w++) sum ^= cells[w].bits;
+    return parity(sum);
+}
+
+static inline uint64_t subset_word(const uint64_t *bits, size_t w, unsigned subset) {
+    return subset ? bits[w] >> subset | bits[w + 1] << (64 - subset) : bits[w];
+}
+
+static uint64_t subset_parity(const frame *f, unsigned subset, uint32_t start, uint32_t stop) {
+    uint64_t sum = 0;
+    for (uint32_t w = start / 64; w <= (stop - 1) / 64; w++) {
+        uint64_t bits = f->cells[0][w].bits & subset_word(f->subsets, w, subset);
+        if (w == start / 64) bits &= ~(uint64_t)0 << (start % 64);
+        if (w == (stop - 1) / 64) bits &= ~(uint64_t)0 >> (63 - (stop - 1) % 64);
+        sum ^= bits;
+    }
+    return parity(sum);
+}
+
+/* The segment around a position changes its parity. */
+static inline void toggle(frame *f, size_t pass, uint32_t at) {
+    cell *cells = f->cells[pass];
+    uint32_t w = at / 64, v = w;
+    uint64_t below = cells[w].bound & (~(uint64_t)0 >> (63 - at % 64));
+    uint64_t above = at % 64 == 63 ? 0 : cells[w].bound & (~(uint64_t)0 << (at % 64 + 1));
+    while (!below) below = cells[--w].bound;
+    while (!above) above = cells[++v].bound;
+    uint32_t place = 63 - (uint32_t)__builtin_clzll(below);
+    uint32_t length = 64 * v + (uint32_t)__builtin_ctzll(above) - (64 * w + place);
+    cells[w].odd ^= (uint64_t)1 << place;
+    if (cells[w].odd >> place & 1) {
+        f->s->odd[pass]++;
+        f->s->length[pass] += length;
+        f->odd_words[pass][w / 64] |= (uint64_t)1 << (w % 64);
+    } else {
+        f->s->odd[pass]--;
+        f->s->length[pass] -= length;
+    }
+}
+
+/* Walks the bounds floor(i * span / count) of a pass. */
+typedef struct {
+    uint32_t at, step, rest, count, left;
+} walk;
+
+static inline walk walk_of(uint32_t span, uint32_t count) {
+    return (walk){0, span / count, span % count, count, count};
+}
+static inline uint32_t next_bound(walk *k) {
+    k->at += k->step;
+    /* left counts down the remainder: one more whenever the sum of remainders passes count */
+    if (k->left <= k->rest) {
+        k->at++;
+        k->left += k->count;
+    }
+    k->left -= k->rest;
+    return k->at;
+}
+
+/* ---- messages: most significant bit first ---- */
+
+typedef struct {
+    uint8_t *out;
+    uint64_t held, count;
+} writer;
+
+static inline void put(writer *w, uint64_t bit) {
+    w->held = w->held << 1 | bit;
+    if (++w->count % 8 == 0) w->out[w->count / 8 - 1] = (uint8_t)w->held;
 }
 
 typedef struct {
-    uint32_t row, rows, rest;
-    const uint32_t *down, *right;
-} permutation;
+    const uint8_t *in;
+    uint64_t at;
+} reader;
 
-static permutation permutation_of(const uint64_t *frame, const head *h, size_t pass) {
-    const uint32_t *turns = turns_of(frame, h, pass);
-    return (permutation){(uint32_t)h->row, (uint32_t)h->rows, (uint32_t)h->rest, turns, turns + h->row};
+static inline uint64_t get(reader *r) {
+    uint64_t bit = (uint64_t)(r->in[r->at / 8] >> (7 - r->at % 8)) & 1;
+    r->at++;
+    return bit;
 }
 
-static inline uint32_t forward(const permutation *p, uint32_t position) {
-    uint32_t y = position / p->row, x = position % p->row;
-    uint32_t height = p->rows - (x >= p->rest);
-    y += p->down[x];
-    y -= y >= height ? height : 0;
-    uint32_t length = y + 1 == p->rows ? p->rest : p->row;
-    x += p->right[y];
-    x -= x >= length ? length : 0;
-    uint32_t full = x < p->rest ? x : p->rest;
-    return full * p->rows + (x - full) * (p->rows - 1) + y;
+/* ---- the machine ---- */
+
+/* Frame i has words i, i + F, i + 2 F .. of the cut; only the block's last word may be part of one. */
+static uint32_t frame_size(const head *h, size_t i) {
+    size_t words = (h->words - i + h->frames - 1) / h->frames;
+    size_t spare = (h->words - 1) % h->frames == i ? 64 * h->words - h->size : 0;
+    return (uint32_t)(64 * words - spare);
 }
 
-static inline uint32_t backward(const permutation *p, uint32_t permuted) {
-    uint32_t tall = p->rest * p->rows, x, y;
-    if (permuted < tall) {
-        x = permuted / p->rows;
-        y = permuted % p->rows;
-    } else {
-        x = p->rest + (permuted - tall) / (p->rows - 1);
-        y = (permuted - tall) % (p->rows - 1);
+static uint32_t span_of(const frame *f, size_t pass) { return pass ? (uint32_t)(64 * f->h->width) : f->s->size; }
+
+static void open_pass(frame *f, size_t pass, writer *out) {
+    slot *s = f->s;
+    cell *cells = f->cells[pass];
+    if (pass) {
+        for (size_t w = 0; w <= f->h->width; w++) cells[w] = (cell){0, 0, 0, 0};
+        build(f, pass);
     }
-    uint32_t length = y + 1 == p->rows ? p->rest : p->row;
-    x += length - p->right[y];
-    x -= x >= length ? length : 0;
-    uint32_t height = p->rows - (x >= p->rest);
-    y += height - p->down[x];
-    y -= y >= height ? height : 0;
-    return y * p->row + x;
+    memset(f->odd_words[pass], 0, 8 * f->h->tiles);
+    s->blocks[pass] = blocks_of(s->size, f->h->error_rate, pass);
+    s->odd[pass] = 0;
+    s->length[pass] = 0;
+    s->passes = (uint32_t)pass + 1;
+    s->stage = OPENING;
+    s->pass = (uint32_t)pass;
+    walk k = walk_of(span_of(f, pass), s->blocks[pass]);
+    cells[f->h->width].bound = 1;
+    cells[s->size / 64].bound |= (pass == 0) ? (uint64_t)1 << (s->size % 64) : 0;
+    uint32_t last = s->blocks[pass] - (pass > 0), from = 0; /* earlier passes are even: the last block follows */
+    for (uint32_t i = 0; i < s->blocks[pass]; i++) {
+        cells[from / 64].bound |= (uint64_t)1 << (from % 64);
+        uint32_t to = next_bound(&k);
+        if (i < last) put(out, range_parity(cells, from, to));
+        from = to;
+    }
 }
 
-static int valid(const uint64_t *frame, size_t pass) {
-    const head *h = (const head *)frame;
-    return h->magic == MAGIC && pass < h->passes;
+static void begin(frame *f, uint64_t *work, size_t number, writer *out) {
+    head *h = f->h;
+    slot *s = f->s;
+    const uint64_t *bits = frames_of(work, h) + number * h->width;
+    s->frame = (uint32_t)number;
+    s->size = frame_size(h, number);
+    s->odd_subsets = s->confirmed = 0;
+    for (size_t w = 0; w < h->width; w++) f->cells[0][w] = (cell){bits[w], 0, 0, 0};
+    f->cells[0][h->width] = (cell){0, 0, 0, 0};
+    open_pass(f, 0, out);
 }
 
-qkdd_status qkdd_cascade_open(uint64_t *frame, size_t frame_size, const uint8_t *bits, size_t n, const uint8_t *seed,
-                              size_t passes) {
-    size_t needed = qkdd_cascade_workspace(n, passes);
-    if (needed == 0) return QKDD_BAD_ARGUMENT;
-    if (frame_size < needed) return QKDD_NO_SPACE;
-    memset(frame, 0, needed * sizeof *frame);
-    head *h = (head *)frame;
-    h->size = n;
-    h->passes = passes;
-    h->row = shape(n, &h->rows, &h->rest);
-    h->words = packed_words(n);
-    if (qkdd_pack_words(bits, n, frame + HEAD_WORDS) > 1) {
-        wipe(frame, needed * sizeof *frame);
+static void opened(frame *f, reader *in) {
+    slot *s = f->s;
+    walk k = walk_of(span_of(f, s->pass), s->blocks[s->pass]);
+    uint64_t sum = 0;
+    uint32_t last = s->blocks[s->pass] - (s->pass > 0), from = 0;
+    for (uint32_t i = 0; i < s->blocks[s->pass]; i++) {
+        uint64_t odd = i < last ? get(in) : sum;
+        sum ^= odd;
+        uint32_t to = next_bound(&k);
+        if (odd) toggle(f, s->pass, from);
+        from = to;
+    }
+}
+
+/* Correct what was found in `pass` (PASSES: in a subset), positions of that pass's order. */
+static qkdd_status correct(frame *f, size_t pass, const uint32_t *found, size_t count) {
+    slot *s = f->s;
+    uint64_t flip = f->h->correct;
+    uint32_t places[PASSES][64];
+    for (size_t from = 0; from < count; from += 64) {
+        size_t some = count - from < 64 ? count - from : 64;
+        for (size_t i = 0; i < some; i++) {
+            uint32_t at = found[from + i], x = pass == 0 || pass == PASSES ? at : backward(&f->permuted[pass], at);
+            places[0][i] = x;
+            __builtin_prefetch(&f->cells[0][x / 64], 1);
+            for (size_t q = 1; q < s->passes; q++) {
+                places[q][i] = q == pass ? at : forward(&f->permuted[q], x);
+                __builtin_prefetch(&f->cells[q][places[q][i] / 64], 1);
+            }
+        }
+        for (size_t i = 0; i < some; i++) {
+            uint32_t x = places[0][i];
+            cell *c = &f->cells[0][x / 64];
+            if (x >= s->size || (c->done >> (x % 64) & 1)) return QKDD_MALFORMED;
+            c->done |= (uint64_t)1 << (x % 64);
+            for (size_t q = 0; q < s->passes; q++) {
+                f->cells[q][places[q][i] / 64].bits ^= flip << (places[q][i] % 64);
+                if (q != pass) toggle(f, q, places[q][i]);
+            }
+            if (s->confirmed)
+                for (unsigned j = 0; j < SUBSETS; j++)
+                    s->odd_subsets ^= (uint32_t)(subset_word(f->subsets, x / 64, j) >> (x % 64) & 1) << j;
+        }
+    }
+    f->h->errors += count;
+    return QKDD_OK;
+}
+
+/* Take up to `list` odd segments of a pass off the maps, in their order. */
+static size_t collect(frame *f, size_t pass) {
+    slot *s = f->s;
+    cell *cells = f->cells[pass];
+    size_t count = 0;
+    for (size_t i = 0; i < f->h->tiles; i++) {
+        uint64_t which = f->odd_words[pass][i];
+        for (; which; which &= which - 1) {
+            uint32_t w = (uint32_t)(64 * i) + (uint32_t)__builtin_ctzll(which);
+            for (uint64_t odd = cells[w].odd; odd; odd &= odd - 1) {
+                if (count == f->h->list) {
+                    f->odd_words[pass][i] = which;
+                    return count;
+                }
+                uint32_t at = 64 * w + (uint32_t)__builtin_ctzll(odd), v = w;
+                uint64_t above = at % 64 == 63 ? 0 : cells[w].bound & (~(uint64_t)0 << (at % 64 + 1));
+                while (!above) above = cells[++v].bound;
+                uint32_t end = 64 * v + (uint32_t)__builtin_ctzll(above);
+                cells[w].odd ^= odd & -odd;
+                s->odd[pass]--;
+                s->length[pass] -= end - at;
+                f->start[count] = at;
+                f->stop[count++] = end;
+            }
+        }
+        f->odd_words[pass][i] = 0;
+    }
+    return count;
+}
+
+static size_t shortest(const slot *s) {
+    size_t best = PASSES;
+    for (size_t p = 0; p < s->passes; p++)
+        if (s->odd[p] && (best == PASSES || s->length[p] * s->odd[best] < s->length[best] * s->odd[p])) best = p;
+    return best;
+}
+
+static void confirm(frame *f, writer *out) {
+    uint64_t sums[SUBSETS] = {0};
+    for (size_t w = 0; w < f->h->width; w++) {
+        uint64_t bits = f->cells[0][w].bits, low = f->subsets[w], high = f->subsets[w + 1];
+        sums[0] ^= bits & low;
+        for (unsigned j = 1; j < SUBSETS; j++) sums[j] ^= bits & (low >> j | high << (64 - j));
+    }
+    for (unsigned j = 0; j < SUBSETS; j++) put(out, parity(sums[j]));
+    f->s->confirmed = 1;
+    f->s->stage = CONFIRMING;
+}
+
+
+/* From a settled state on, until the frame asks for something (or is finished: IDLE). */
+static qkdd_status go_on(frame *f, writer *out) {
+    slot *s = f->s;
+    for (;;) {
+        size_t p = shortest(s);
+        if (p == PASSES) {
+            if (s->passes < PASSES) {
+                open_pass(f, s->passes, out);
+                if (s->blocks[s->pass] > 1 || s->pass == 0) return QKDD_OK;
+                continue; /* one block: even, because the passes before are */
+            }
+            if (!s->confirmed) {
+                confirm(f, out);
+            } else if (s->odd_subsets) {
+                s->low = 0;
+                s->high = (uint32_t)(64 * f->h->width);
+                s->stage = SEARCHING;
+                put(out, subset_parity(f, (unsigned)__builtin_ctz(s->odd_subsets), 0, s->high / 2));
+            } else {
+                s->stage = IDLE;
+            }
+            return QKDD_OK;
+        }
+        size_t count = collect(f, p);
+        s->active = s->singles = 0;
+        for (size_t i = 0; i < count; i++) {
+            uint32_t from = f->start[i], to = f->stop[i];
+            if (to - from == 1) {
+                f->found[s->singles++] = from;
+                continue;
+            }
+            f->start[s->active] = from;
+            f->stop[s->active++] = to;
+            put(out, range_parity(f->cells[p], from, from + (to - from) / 2));
+        }
+        s->pass = (uint32_t)p;
+        s->stage = BISECTING;
+        if (s->active) return QKDD_OK;
+        qkdd_status status = correct(f, p, f->found, s->singles);
+        if (status != QKDD_OK) return status;
+    }
+}
+
+/* One halving of all active ranges. */
+static qkdd_status bisect(frame *f, reader *in, writer *out) {
+    slot *s = f->s;
+    cell *cells = f->cells[s->pass];
+    uint32_t kept = 0, singles = s->singles;
+    for (uint32_t i = 0; i < s->active; i++) {
+        uint32_t from = f->start[i], to = f->stop[i], middle = from + (to - from) / 2;
+        cells[middle / 64].bound |= (uint64_t)1 << (middle % 64);
+        uint32_t left = (uint32_t)0 - (uint32_t)get(in);
+        to = (middle & left) | (to & ~left);
+        from = (from & left) | (middle & ~left);
+        if (to - from == 1) {
+            f->found[singles++] = from;
+        } else {
+            f->start[kept] = from;
+            f->stop[kept++] = to;
+            put(out, range_parity(cells, from, from + (to - from) / 2));
+        }
+    }
+    s->active = kept;
+    s->singles = singles;
+    if (kept) return QKDD_OK;
+    qkdd_status status = correct(f, s->pass, f->found, singles);
+    return status == QKDD_OK ? go_on(f, out) : status;
+}
+
+static qkdd_status search(frame *f, reader *in, writer *out) {
+    slot *s = f->s;
+    unsigned subset = (unsigned)__builtin_ctz(s->odd_subsets);
+    uint32_t middle = s->low + (s->high - s->low) / 2;
+    if (get(in))
+        s->high = middle;
+    else
+        s->low = middle;
+    if (s->high - s->low > 1) {
+        put(out, subset_parity(f, subset, s->low, s->low + (s->high - s->low) / 2));
+        return QKDD_OK;
+    }
+    uint32_t at = s->low;
+    if (!(subset_word(f->subsets, at / 64, subset) >> (at % 64) & 1)) return QKDD_MALFORMED; /* not of this subset */
+    qkdd_status status = correct(f, PASSES, &at, 1);
+    return status == QKDD_OK ? go_on(f, out) : status;
+}
+
+static qkdd_status answer(frame *f, reader *in, writer *out) {
+    slot *s = f->s;
+    switch (s->stage) {
+        case OPENING: opened(f, in); break;
+        case BISECTING: return bisect(f, in, out);
+        case SEARCHING: return search(f, in, out);
+        default:
+            for (unsigned j = 0; j < SUBSETS; j++) s->odd_subsets |= (uint32_t)get(in) << j;
+    }
+    return go_on(f, out);
+}
+
+/* ---- the block ---- */
+
+typedef enum { CUT, JOIN } direction;
+
+/* Between the packed block and its frames, 64 words at a time; returns the unused bits of the last byte. */
+static uint64_t cut(uint64_t *work, const head *h, const uint8_t *packed, uint8_t *out, direction which) {
+    void (*transpose)(const uint64_t *, size_t, uint64_t *, size_t) = qkdd_kernels()->transpose;
+    uint64_t *frames = frames_of(work, h), plain[64], square[64], spare = 0;
+    size_t i = 0, place = 0; /* frame and place in it of the next word */
+    for (size_t w = 0; w < h->words; w += 64) {
+        size_t words = h->words - w < 64 ? h->words - w : 64;
+        size_t bits = h->size - 64 * w < 4096 ? h->size - 64 * w : 4096;
+        int whole = bits == 4096;
+        if (which == CUT) {
+            spare = qkdd_words_from_packed(packed + 8 * w, bits, plain);
+            if (whole) transpose(plain, 1, square, 1);
+        }
+        uint64_t *words_of_frames = whole ? square : plain;
+        for (size_t j = 0; j < words; j++) {
+            uint64_t *word = frames + i * h->width + place;
+            if (which == CUT)
+                *word = words_of_frames[j];
+            else
+                words_of_frames[j] = *word;
+            if (++i == h->frames) {
+                i = 0;
+                place++;
+            }
+        }
+        if (which == JOIN) {
+            if (whole) transpose(square, 1, plain, 1);
+            qkdd_packed_from_words(plain, bits, out + 8 * w);
+        }
+    }
+    wipe(plain, sizeof plain);
+    wipe(square, sizeof square);
+    return spare;
+}
+
+qkdd_status qkdd_cascade_open(uint64_t *work, size_t work_size, const uint8_t *packed, size_t n, const uint8_t *seed,
+                              size_t frame_bits, size_t slots, double error_rate, int correct_errors) {
+    head h;
+    if (!measure(&h, n, frame_bits, slots, error_rate)) return QKDD_BAD_ARGUMENT;
+    if (work_size < total_words(&h)) return QKDD_NO_SPACE;
+    h.correct = correct_errors != 0;
+    h.magic = MAGIC;
+    memcpy(work, &h, sizeof h);
+    draw(work, &h, seed);
+    memset(frames_of(work, &h), 0, h.frames * h.width * sizeof *work);
+    for (size_t i = 0; i < h.slots; i++) slot_of(work, &h, i)->stage = IDLE;
+    if (cut(work, &h, packed, NULL, CUT)) {
+        wipe(work, total_words(&h) * sizeof *work);
         return QKDD_MALFORMED;
     }
-    for (size_t pass = 0; pass < passes; pass++) draw_turns(turns_of(frame, h, pass), h, seed, pass);
-    h->magic = MAGIC;
     return QKDD_OK;
 }
 
-/* Bit by bit, for frames whose rows are not whole words. */
-static void build_small(const permutation *p, const uint64_t *bits, uint64_t *copy) {
-    uint32_t size = (p->rows - 1) * p->row + p->rest;
-    for (uint32_t permuted = 0; permuted < size; permuted++) {
-        uint32_t from = backward(p, permuted);
-        copy[permuted / 64] |= ((bits[from / 64] >> (from % 64)) & 1) << (permuted % 64);
-    }
+static void finish(frame *f, uint64_t *work) {
+    uint64_t *bits = frames_of(work, f->h) + f->s->frame * f->h->width;
+    if (f->h->correct)
+        for (size_t w = 0; w < f->h->width; w++) bits[w] = f->cells[0][w].bits;
+    f->h->finished++;
 }
 
-#define LINE_WORDS 736 /* a row or column of the largest frame: 46 400 bits, and a word more */
-
-static inline uint64_t bits_at(const uint64_t *words, size_t place) {
-    uint64_t low = words[place / 64] >> (place % 64);
-    return place % 64 ? low | words[place / 64 + 1] << (64 - place % 64) : low;
-}
-
-/* Turn the first `length` bits of a line up by `turn` places; what lies behind them must be, and stays, 0. */
-static void turn_line(uint64_t *line, size_t length, size_t turn, uint64_t *twice) {
-    if (turn == 0) return;
-    size_t words = (length + 63) / 64, shift = length % 64;
-    /* the line twice in a row */
-    memcpy(twice, line, words * sizeof *twice);
-    if (shift == 0) {
-        memcpy(twice + words, line, words * sizeof *twice);
-    } else {
-        twice[words - 1] |= line[0] << shift;
-        for (size_t i = 1; i < words; i++) twice[words + i - 1] = line[i - 1] >> (64 - shift) | line[i] << shift;
-        twice[2 * words - 1] = line[words - 1] >> (64 - shift);
-    }
-    twice[2 * words] = 0;
-    size_t from = length - turn;
-    for (size_t i = 0; i < words; i++) line[i] = bits_at(twice, from + 64 * i);
-    if (shift) line[words - 1] &= ~(uint64_t)0 >> (64 - shift);
-}
-
-/* By whole words: the columns are turned as rows of the transposed matrix. */
-static void build_large(const permutation *p, const uint64_t *bits, size_t bit_words, size_t wide, size_t high,
-                        uint64_t *copy, uint64_t *rows, uint64_t *columns) {
-    uint64_t twice[2 * LINE_WORDS];
-    void (*transpose)(const uint64_t *, size_t, uint64_t *, size_t) = qkdd_kernels()->transpose;
-    memcpy(rows, bits, bit_words * sizeof *rows);
-    memset(rows + bit_words, 0, (64 * wide * high - bit_words) * sizeof *rows);
-    transpose(rows, wide, columns, high);
-    for (uint32_t x = 0; x < p->row; x++) turn_line(columns + x * high, p->rows - (x >= p->rest), p->down[x], twice);
-    transpose(columns, high, rows, wide);
-    for (uint32_t y = 0; y < p->rows; y++)
-        turn_line(rows + y * wide, y + 1 == p->rows ? p->rest : p->row, p->right[y], twice);
-    transpose(rows, wide, columns, high);
-    size_t place = 0;
-    for (uint32_t x = 0; x < p->row; x++) { /* one column behind the other */
-        size_t length = p->rows - (x >= p->rest);
-        const uint64_t *line = columns + x * high;
-        uint64_t *to = copy + place / 64;
-        unsigned shift = place % 64;
-        for (size_t i = 0; i < (length + 63) / 64; i++) {
-            to[i] |= line[i] << shift;
-            if (shift && shift + length > 64 * (i + 1)) to[i + 1] = line[i] >> (64 - shift);
+qkdd_status qkdd_cascade_step(uint64_t *work, const uint8_t *theirs, size_t size, uint8_t *mine, size_t *asked) {
+    head *h = (head *)work;
+    if (h->magic != MAGIC) return QKDD_BAD_ARGUMENT;
+    if (size < (h->asked + 7) / 8) return QKDD_TRUNCATED;
+    if (size > (h->asked + 7) / 8 || (h->asked % 8 && theirs[size - 1] & (0xFFu >> h->asked % 8))) return QKDD_MALFORMED;
+    uint8_t *kept = mine_of(work, h), *difference = difference_of(work, h);
+    for (size_t i = 0; i < size; i++) difference[i] = kept[i] ^ theirs[i];
+    reader in = {difference, 0};
+    writer out = {kept, 0, 0};
+    for (size_t i = 0; i < h->slots; i++) {
+        frame f = frame_of(work, h, i);
+        if (f.s->stage != IDLE) {
+            qkdd_status status = answer(&f, &in, &out);
+            if (status != QKDD_OK) {
+                h->magic = 0;
+                return status;
+            }
+            if (f.s->stage == IDLE) finish(&f, work);
         }
-        place += length;
+        if (f.s->stage == IDLE && h->opened < h->frames) begin(&f, work, h->opened++, &out);
     }
-    wipe(twice, sizeof twice);
-}
-
-/* A pass's copy is made when it is first asked for: most frames never reach the last passes. */
-static void build(uint64_t *frame, size_t pass) {
-    head *h = (head *)frame;
-    if (h->built >> pass & 1) return;
-    permutation p = permutation_of(frame, h, pass);
-    uint64_t *copy = copy_of(frame, h, pass);
-    if (square_words(h)) {
-        uint64_t *rows = (uint64_t *)turns_of(frame, h, h->passes), *columns = rows + square_words(h);
-        build_large(&p, frame + HEAD_WORDS, h->words, across(h), down(h), copy, rows, columns);
-    } else {
-        build_small(&p, frame + HEAD_WORDS, copy);
-    }
-    h->built |= (uint64_t)1 << pass;
-}
-
-static uint8_t parity(const uint64_t *words, uint32_t start, uint32_t stop) {
-    if (start == stop) return 0;
-    uint32_t first = start / 64, last = (stop - 1) / 64;
-    uint64_t head_mask = ~(uint64_t)0 << (start % 64), tail_mask = ~(uint64_t)0 >> (63 - (stop - 1) % 64);
-    if (first == last) return (uint8_t)__builtin_parityll(words[first] & head_mask & tail_mask);
-    uint64_t sum = (words[first] & head_mask) ^ (words[last] & tail_mask);
-    for (uint32_t i = first + 1; i < last; i++) sum ^= words[i];
-    return (uint8_t)__builtin_parityll(sum);
-}
-
-qkdd_status qkdd_cascade_parities(uint64_t *frame, size_t pass, const uint32_t *starts, const uint32_t *stops, size_t count,
-                                  uint8_t *parities) {
-    if (!valid(frame, pass)) return QKDD_BAD_ARGUMENT;
-    const head *h = (const head *)frame;
-    for (size_t i = 0; i < count; i++)
-        if (starts[i] > stops[i] || stops[i] > h->size) return QKDD_OUT_OF_RANGE;
-    build(frame, pass);
-    const uint64_t *copy = copy_of(frame, h, pass);
-    for (size_t i = 0; i < count; i++) parities[i] = parity(copy, starts[i], stops[i]);
+    if (out.count % 8) kept[out.count / 8] = (uint8_t)(out.held << (8 - out.count % 8));
+    h->asked = out.count;
+    memcpy(mine, kept, (out.count + 7) / 8);
+    *asked = out.count;
     return QKDD_OK;
 }
 
-static qkdd_status in_frame(const head *h, const uint32_t *positions, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (positions[i] >= h->size) return QKDD_OUT_OF_RANGE;
-    return QKDD_OK;
-}
-
-qkdd_status qkdd_cascade_flip(uint64_t *frame, const uint32_t *positions, size_t count) {
-    if (!valid(frame, 0)) return QKDD_BAD_ARGUMENT;
-    const head *h = (const head *)frame;
-    qkdd_status status = in_frame(h, positions, count);
-    if (status != QKDD_OK) return status;
-    uint64_t *bits = frame + HEAD_WORDS;
-    for (size_t i = 0; i < count; i++) bits[positions[i] / 64] ^= (uint64_t)1 << (positions[i] % 64);
-    for (size_t pass = 0; pass < h->passes; pass++) {
-        if (!(h->built >> pass & 1)) continue;
-        permutation p = permutation_of(frame, h, pass);
-        uint64_t *copy = copy_of(frame, h, pass);
-        for (size_t i = 0; i < count; i++) {
-            uint32_t at = forward(&p, positions[i]);
-            copy[at / 64] ^= (uint64_t)1 << (at % 64);
-        }
-    }
-    return QKDD_OK;
-}
-
-qkdd_status qkdd_cascade_to_original(const uint64_t *frame, size_t pass, const uint32_t *permuted, size_t count,
-                                     uint32_t *original) {
-    if (!valid(frame, pass)) return QKDD_BAD_ARGUMENT;
-    const head *h = (const head *)frame;
-    qkdd_status status = in_frame(h, permuted, count);
-    if (status != QKDD_OK) return status;
-    permutation p = permutation_of(frame, h, pass);
-    for (size_t i = 0; i < count; i++) original[i] = backward(&p, permuted[i]);
-    return QKDD_OK;
-}
-
-qkdd_status qkdd_cascade_to_permuted(const uint64_t *frame, size_t pass, const uint32_t *original, size_t count,
-                                     uint32_t *permuted) {
-    if (!valid(frame, pass)) return QKDD_BAD_ARGUMENT;
-    const head *h = (const head *)frame;
-    qkdd_status status = in_frame(h, original, count);
-    if (status != QKDD_OK) return status;
-    permutation p = permutation_of(frame, h, pass);
-    for (size_t i = 0; i < count; i++) permuted[i] = forward(&p, original[i]);
-    return QKDD_OK;
-}
-
-qkdd_status qkdd_cascade_bits(const uint64_t *frame, uint8_t *bits) {
-    if (!valid(frame, 0)) return QKDD_BAD_ARGUMENT;
-    const head *h = (const head *)frame;
-    qkdd_unpack_words(frame + HEAD_WORDS, h->size, bits);
+qkdd_status qkdd_cascade_close(uint64_t *work, uint8_t *packed, uint64_t *errors) {
+    head *h = (head *)work;
+    if (h->magic != MAGIC || h->finished != h->frames) return QKDD_BAD_ARGUMENT;
+    cut(work, h, NULL, packed, JOIN);
+    *errors = h->errors;
+    wipe(work, total_words(h) * sizeof *work);
     return QKDD_OK;
 }

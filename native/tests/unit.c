@@ -327,43 +327,55 @@ static void gaps(void) {
     }
 }
 
+/* Both nodes side by side, in buffers of the exact size. */
 static void cascade(void) {
-    static const size_t sizes[] = {1, 2, 3, 5, 63, 64, 65, 100, 1000, 4095, 4096, 4097, 5000, 10007};
+    static const size_t sizes[] = {1, 2, 3, 63, 64, 65, 100, 1000, 4095, 4096, 4097, 10007, 40000};
     uint8_t seed[32] = {1, 2, 3};
-    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
-        size_t n = sizes[s], words = qkdd_cascade_workspace(n, 3);
-        uint8_t *in = random_bits(n), *out = room(n, 1);
-        uint64_t *frame = room(words, 8);
-        uint32_t *all = room(n, 4), *permuted = room(n, 4), *back = room(n, 4);
-        for (size_t i = 0; i < n; i++) all[i] = (uint32_t)i;
-        EXPECT(qkdd_cascade_open(frame, words, in, n, seed, 3) == QKDD_OK);
-        for (size_t pass = 0; pass < 3; pass++) {
-            uint32_t flips[2] = {(uint32_t)(draw() % n), (uint32_t)(draw() % n)};
-            EXPECT(qkdd_cascade_flip(frame, flips, 2) == QKDD_OK);
-            in[flips[0]] ^= 1;
-            in[flips[1]] ^= 1;
-            EXPECT(qkdd_cascade_to_permuted(frame, pass, all, n, permuted) == QKDD_OK);
-            EXPECT(qkdd_cascade_to_original(frame, pass, permuted, n, back) == QKDD_OK);
-            EXPECT(memcmp(all, back, n * 4) == 0);
-            EXPECT(qkdd_cascade_to_original(frame, pass, all, n, back) == QKDD_OK);
-            for (int k = 0; k < 30; k++) {
-                uint32_t start = (uint32_t)(draw() % (n + 1)), stop = start + (uint32_t)(draw() % (n + 1 - start));
-                uint8_t parity, expected = 0;
-                for (uint32_t i = start; i < stop; i++) expected ^= in[back[i]];
-                EXPECT(qkdd_cascade_parities(frame, pass, &start, &stop, 1, &parity) == QKDD_OK);
-                EXPECT(parity == expected);
-            }
+    for (size_t s = 0; s < 2 * (sizeof sizes / sizeof *sizes); s++) {
+        size_t n = sizes[s / 2], frame_bits = s % 2 ? 1000 : 100000, bytes = (n + 7) / 8;
+        size_t words = qkdd_cascade_workspace(n, frame_bits, 7, 0.04);
+        uint8_t *bits = random_bits(n), *keys[2] = {room(bytes, 1), room(bytes, 1)};
+        uint64_t *work[2] = {room(words, 8), room(words, 8)};
+        for (int node = 0; node < 2; node++) {
+            EXPECT(qkdd_pack_bits(bits, n, keys[node]) == QKDD_OK);
+            for (size_t i = 0; i < n; i++) bits[i] ^= draw() % 25 == 0;
+            EXPECT(qkdd_cascade_open(work[node], words, keys[node], n, seed, frame_bits, 7, 0.04, node) == QKDD_OK);
         }
-        EXPECT(qkdd_cascade_bits(frame, out) == QKDD_OK);
-        EXPECT(memcmp(in, out, n) == 0);
-        uint32_t far = (uint32_t)n;
-        EXPECT(qkdd_cascade_flip(frame, &far, 1) == QKDD_OUT_OF_RANGE);
-        free(in);
+        size_t message = qkdd_cascade_message(work[0]), asked[2] = {0, 0}, rounds = 0;
+        uint8_t *said[2] = {room(message, 1), room(message, 1)}, *heard[2] = {room(message, 1), room(message, 1)};
+        do {
+            for (int node = 0; node < 2; node++) memcpy(heard[node], said[1 - node], (asked[0] + 7) / 8);
+            size_t size = (asked[0] + 7) / 8;
+            for (int node = 0; node < 2; node++)
+                EXPECT(qkdd_cascade_step(work[node], heard[node], size, said[node], &asked[node]) == QKDD_OK);
+            EXPECT(asked[0] == asked[1]);
+            EXPECT((asked[0] + 7) / 8 <= message && rounds++ < 100000);
+        } while (asked[0]);
+        uint8_t *out = room(bytes, 1);
+        for (int node = 0; node < 2; node++) {
+            uint64_t errors;
+            EXPECT(qkdd_cascade_close(work[node], out, &errors) == QKDD_OK);
+            EXPECT(memcmp(out, keys[0], bytes) == 0);
+            for (size_t i = 0; i < words; i++) EXPECT(work[node][i] == 0);
+        }
+        /* nonsense from the other node comes to an end */
+        EXPECT(qkdd_cascade_open(work[0], words, keys[0], n, seed, frame_bits, 7, 0.04, 1) == QKDD_OK);
+        asked[0] = 0;
+        for (rounds = 0; rounds < 100000; rounds++) {
+            size_t size = (asked[0] + 7) / 8;
+            for (size_t i = 0; i < size; i++) heard[0][i] = (uint8_t)draw();
+            if (asked[0] % 8) heard[0][size - 1] &= (uint8_t)(0xFF00u >> asked[0] % 8);
+            if (qkdd_cascade_step(work[0], heard[0], size, said[0], &asked[0]) != QKDD_OK || asked[0] == 0) break;
+        }
+        EXPECT(rounds < 100000);
+        free(bits);
         free(out);
-        free(frame);
-        free(all);
-        free(permuted);
-        free(back);
+        for (int node = 0; node < 2; node++) {
+            free(keys[node]);
+            free(work[node]);
+            free(said[node]);
+            free(heard[node]);
+        }
     }
 }
 

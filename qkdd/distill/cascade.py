@@ -1,166 +1,159 @@
-"""Cascade without I/O: which ranges to compare next, and which positions are errors.
+"""Cascade over the session: frames by the hundred, their parities in one message a round, several rounds on their way at once.
 
-Both nodes run the same machine on the same public bits, the XOR of their two parities of each range, so they always agree
-on the next ranges without naming them on the wire. Every pass keeps the whole partition that its parities know: a
-bisection splits a segment for good, and an error found in any pass flips the segment around it in all others (Brassard
-and Salvail 1993 with sub-block reuse; block sizes near Yan et al. 2009).
+The machine is `kernels.CascadeBlock`; both nodes run it on the exclusive-or of their parities, so ranges never go over the wire
+(decision 0050). A block is cut into lanes that take turns: while one lane's message travels the nodes work on the others. Both
+nodes count the same leak in the same order and stop at the same place, before a parity that the budget does not cover is sent.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator
+import itertools
+import os
+from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from qkdd import kernels
+from qkdd.distill.errors import BlockMalformed, LeakExceeded
+from qkdd.distill.messages import Parities, ReconcileSeed
+from qkdd.distill.plan import VERDICT_BITS, BlockPlan
+from qkdd.distill.wire import Bits, bytes_of_size, receive
+from qkdd.peer import PeerSession
 
-from qkdd.distill.errors import BlockMalformed
-
-Bits = NDArray[np.uint8]
-Positions = NDArray[np.uint32]
-
-# Block sizes of the first passes in units of the first, whose size is FIRST_BLOCK over the error rate.
-FIRST_BLOCK = 0.8
-GROWTH = (1.0, 4.0, 20.0)
-# Passes over two random halves after them: each misses a given remaining error pattern with probability about 1/2.
-HALF_PASSES = 16
-PASSES = len(GROWTH) + HALF_PASSES
-
-
-class ParityFrame(Protocol):
-    """One node's bits in the order of every pass; `qkdd.kernels.CascadeFrame` is the real one."""
-
-    def range_parities(self, pass_: int, starts: Positions, stops: Positions) -> Bits: ...
-    def flip(self, positions: Positions) -> None: ...
-    def to_original(self, pass_: int, positions: Positions) -> Positions: ...
-    def to_permuted(self, pass_: int, positions: Positions) -> Positions: ...
+SEED_BYTES = 32
+FRAME_BITS = 102_400
+LANES_MOST = 8
+IN_FLIGHT_MOST = 4096  # frames of all lanes together; each takes some 200 kB
+_LANE_FRAMES = 96  # below this a message carries too little for its cost
+_FRAME_ROUND_S = 2.5e-6  # mean work of a node on one frame in one round
+_INLINE = 20_000  # parities of a round; above, the work goes to a thread
 
 
-@dataclass(frozen=True, slots=True)
-class Ranges:
-    """Compare these parities: positions start <= i < stop in the order of `pass_index`."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Corrected:
+    """key: uint8[n]. errors: bits that were corrected. parities: alice's; as many bits of bob's. rounds: of the longest lane."""
 
-    pass_index: int
-    starts: Positions
-    stops: Positions
-
-    def __len__(self) -> int:
-        return int(self.starts.size)
-
-
-@dataclass(slots=True)
-class _Pass:
-    """A partition of 0 .. n - 1: segment i is bounds[i] .. bounds[i + 1] - 1, odd[i] its known parity difference."""
-
-    bounds: NDArray[np.int64]
-    odd: Bits
-
-    def toggle(self, permuted: Positions) -> None:
-        segments = np.searchsorted(self.bounds, permuted, side="right") - 1
-        np.bitwise_xor.at(self.odd, segments, np.uint8(1))
+    key: Bits
+    errors: int
+    parities: int
+    rounds: int
 
 
 def error_estimate(errors: int, size: int) -> float:
     """Error rate for which the first blocks are sized: (errors + 1)/(size + 2), never 0 (Laplace's rule)."""
-    return (errors + 1) / (size + 2)
+    return min(0.5, (errors + 1) / (size + 2))
 
 
-def block_counts(n: int, error_rate: float) -> list[int]:
-    """Number of blocks of each of the first passes."""
-    first = FIRST_BLOCK / min(max(error_rate, 1e-9), 0.5)
-    return [max(1, min(n, round(n / (first * growth)))) for growth in GROWTH]
+def lane_parts(n: int, lanes: int) -> list[slice]:
+    """Bytes of the packed key that each lane holds: whole squares of 4096 bits, but for the end; none is empty."""
+    size = (n + 7) // 8
+    squares = -(-size // 512)
+    cuts = [min(size, squares * i // lanes * 512) for i in range(lanes + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(cuts) if b > a]
 
 
-class Cascade:
-    """The machine for one frame of n bits. With `correct` it flips what it finds in the frame (bob does, alice does not)."""
+def shape(n: int, round_trip_s: float) -> tuple[int, int]:
+    """Lanes, and frames in flight a lane, for n bits: enough work in each lane to pay for its messages and for the way."""
+    frames = max(1, round(n / FRAME_BITS))
+    lanes = min(LANES_MOST, max(1, frames // _LANE_FRAMES))
+    wanted = max(128, round(round_trip_s / (_FRAME_ROUND_S * lanes)))
+    return lanes, min(wanted, IN_FLIGHT_MOST // lanes, max(1, -(-frames // lanes)))
 
-    def __init__(self, n: int, error_rate: float, frame: ParityFrame, *, correct: bool) -> None:
-        self._n, self._frame, self._flips = n, frame, correct
-        self._counts = block_counts(n, error_rate)
-        self._passes: list[_Pass] = []
-        self._corrected = np.zeros(n, np.bool_)
 
-    @property
-    def error_count(self) -> int:
-        return int(np.count_nonzero(self._corrected))
+class _Lane:
+    def __init__(self, number: int, block: kernels.CascadeBlock) -> None:
+        self.number, self.block, self.rounds = number, block, 0
 
-    def run(self) -> Generator[list[Ranges], list[Bits], None]:
-        """Yields ranges, wants the parity differences of each in the order asked, and ends when all parities agree.
+    async def step(self, theirs: bytes) -> bytes:
+        if 0 < self.block.asked < _INLINE:
+            return self.block.step(theirs)
+        return await kernels.run(self.block.step, theirs)
 
-        Raises BlockMalformed if the differences contradict each other.
-        """
-        for count in self._counts:
-            yield from self._open([count])
-            yield from self._settle()
-        yield from self._open([min(2, self._n)] * HALF_PASSES)
-        yield from self._settle()
 
-    def _open(self, counts: list[int]) -> Generator[list[Ranges], list[Bits], None]:
-        ask: list[Ranges] = []
-        opened: list[NDArray[np.int64]] = []
-        first = len(self._passes)
-        for offset, count in enumerate(counts):
-            bounds = (np.arange(count + 1, dtype=np.int64) * self._n) // count
-            opened.append(bounds)
-            # all earlier parities are even by now, so the last block of a later pass follows from its others
-            stop = count if first == 0 and offset == 0 else count - 1
-            ask.append(Ranges(first + offset, bounds[:stop].astype(np.uint32), bounds[1 : stop + 1].astype(np.uint32)))
-        wanted = [ranges for ranges in ask if len(ranges)]
-        answers = iter((yield wanted) if wanted else [])
-        for bounds, ranges in zip(opened, ask, strict=True):
-            odd = np.zeros(bounds.size - 1, np.uint8)
-            if len(ranges):
-                odd[: len(ranges)] = next(answers)
-            if len(ranges) < odd.size:
-                odd[-1] = np.bitwise_xor.reduce(odd)
-            self._passes.append(_Pass(bounds, odd))
+async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSession, block: int) -> Corrected:
+    """Correct bob's key to alice's. Raises LeakExceeded (both nodes), BlockMalformed, and what the session raises."""
+    start = await _agree(plan.n, session, block)
+    packed = bytearray(kernels.pack_bits(key))
+    view = memoryview(packed)
+    lanes: list[_Lane] = []
+    try:
+        for part in lane_parts(plan.n, start.lanes):
+            opened = await kernels.run(
+                kernels.CascadeBlock,
+                view[part],
+                min(plan.n, 8 * part.stop) - 8 * part.start,
+                start.seed,
+                error_rate=error_estimate(test_errors, plan.k),
+                frame_bits=FRAME_BITS,
+                in_flight=start.in_flight,
+                correct=session.role == "bob",
+            )
+            lanes.append(_Lane(len(lanes), opened))
+        parities = await _talk(lanes, plan, test_errors, session, block)
+        errors = 0
+        for lane, part in zip(lanes, lane_parts(plan.n, start.lanes), strict=True):
+            view[part], found = await kernels.run(lane.block.close)
+            errors += found
+        corrected = kernels.unpack_bits(packed, plan.n)
+        return Corrected(corrected, errors, parities, max(lane.rounds for lane in lanes))
+    except (kernels.KernelMalformed, kernels.KernelTruncated) as error:
+        raise BlockMalformed(f"parities of the other node do not fit: {error.message}") from None
+    finally:
+        view[:] = bytes(len(view))
+        view.release()
+        for lane in lanes:
+            lane.block.wipe()
 
-    def _settle(self) -> Generator[list[Ranges], list[Bits], None]:
-        """Bisect until no known segment is odd: always all odd segments of the pass where they are shortest."""
-        while True:
-            best, best_mean = -1, math.inf
-            for index, known in enumerate(self._passes):
-                segments = np.flatnonzero(known.odd)
-                if segments.size:
-                    mean = float(np.mean(known.bounds[segments + 1] - known.bounds[segments]))
-                    if mean < best_mean:
-                        best, best_mean = index, mean
-            if best < 0:
-                return
-            yield from self._bisect(best)
 
-    def _bisect(self, index: int) -> Generator[list[Ranges], list[Bits], None]:
-        known = self._passes[index]
-        segments = np.flatnonzero(known.odd)
-        starts, stops = known.bounds[segments], known.bounds[segments + 1]
-        cuts: list[NDArray[np.int64]] = []
-        ends: list[NDArray[np.int64]] = []
-        while True:
-            single = stops - starts == 1
-            ends.append(starts[single])
-            starts, stops = starts[~single], stops[~single]
-            if not starts.size:
-                break
-            middles = (starts + stops) // 2
-            answer = yield [Ranges(index, starts.astype(np.uint32), middles.astype(np.uint32))]
-            left = answer[0].astype(np.bool_)
-            cuts.append(middles)
-            starts, stops = np.where(left, starts, middles), np.where(left, middles, stops)
-        found = np.sort(np.concatenate(ends))
-        known.bounds = np.unique(np.concatenate([known.bounds, *cuts]))
-        known.odd = np.zeros(known.bounds.size - 1, np.uint8)
-        known.odd[np.searchsorted(known.bounds, found)] = 1
-        self._correct(self._frame.to_original(index, found.astype(np.uint32)))
+async def _agree(n: int, session: PeerSession, block: int) -> ReconcileSeed:
+    """Alice draws the seed and chooses how much is on its way at once; bob takes what is within bounds."""
+    if session.role == "alice":
+        start = ReconcileSeed(block, os.urandom(SEED_BYTES), *shape(n, session.rtt))
+        await session.send(start)
+        return start
+    start = await receive(session, ReconcileSeed, block)
+    bytes_of_size(start.seed, SEED_BYTES, "permutation seed")
+    if not (
+        1 <= start.lanes <= LANES_MOST and start.in_flight >= 1 and start.lanes * start.in_flight <= IN_FLIGHT_MOST
+    ):
+        raise BlockMalformed(f"{start.lanes} lanes of {start.in_flight} frames in flight are outside the bounds")
+    return start
 
-    def _correct(self, positions: Positions) -> None:
-        if self._corrected[
-            positions
-        ].any():  # between honest nodes a bisection ends at an error, and an error ends there
-            raise BlockMalformed("the parities of the two nodes contradict each other")
-        self._corrected[positions] = True
-        if self._flips:
-            self._frame.flip(positions)
-        for index, known in enumerate(self._passes):
-            known.toggle(self._frame.to_permuted(index, positions))
+
+async def _talk(lanes: list[_Lane], plan: BlockPlan, test_errors: int, session: PeerSession, block: int) -> int:
+    """Until no lane asks any more; alice's parities. Raises LeakExceeded when every message that was sent has arrived."""
+    waiting: deque[_Lane] = deque()
+    answers = {lane.number: b"" for lane in lanes}
+    todo, parities = deque(lanes), 0
+    while todo or waiting:
+        if not todo:
+            lane = waiting.popleft()
+            answers[lane.number] = await _answer(lane, session, block)
+            todo.append(lane)
+        lane = todo.popleft()
+        mine = await lane.step(answers.pop(lane.number))
+        if not mine:
+            continue
+        parities += lane.block.asked
+        if 2 * parities + VERDICT_BITS > plan.leak_budget:
+            for other in waiting:
+                await _answer(other, session, block)
+            await session.seal("reconcile", block)
+            raise LeakExceeded(
+                f"error correction of {plan.n} bits needs more than its budget of {plan.leak_budget} bits",
+                leak_budget=plan.leak_budget,
+                test_errors=test_errors,
+                test_size=plan.k,
+            )
+        lane.rounds += 1
+        await session.send(Parities(block, lane.number, lane.rounds, mine))
+        waiting.append(lane)
+    return parities
+
+
+async def _answer(lane: _Lane, session: PeerSession, block: int) -> bytes:
+    answer = await receive(session, Parities, block)
+    if (answer.lane, answer.round) != (lane.number, lane.rounds):
+        raise BlockMalformed(
+            f"parities are of round {answer.round} of lane {answer.lane}, not {lane.rounds} of {lane.number}"
+        )
+    return answer.bits

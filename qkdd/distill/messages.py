@@ -54,14 +54,17 @@ class TestBits(BlockMessage, frozen=True, tag="distill.test-bits"):
 
 
 class ReconcileSeed(BlockMessage, frozen=True, tag="distill.reconcile-seed"):
-    """alice → bob: seed of the passes' permutations (32 bytes, public)."""
+    """alice → bob: seed of Cascade's permutations (32 bytes, public), lanes, and frames in flight in each."""
 
     seed: bytes
+    lanes: int
+    in_flight: int
 
 
 class Parities(BlockMessage, frozen=True, tag="distill.parities"):
-    """Both ways in each round: the sender's parities of the ranges that both nodes know to be next."""
+    """Both ways in each round of a lane: the sender's parities of the ranges that both nodes know to be next."""
 
+    lane: int
     round: int
     bits: bytes
 

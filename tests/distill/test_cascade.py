@@ -1,151 +1,139 @@
-"""The Cascade machine on two frames side by side, over error rates, sizes, bursts and wrong estimates."""
+"""Cascade over the session: lanes, the budget, and a peer that says what does not fit."""
 
 from __future__ import annotations
 
-import math
+import asyncio
+import itertools
+import sys
+from dataclasses import replace
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from qkdd import kernels
-from qkdd.distill.cascade import PASSES, Cascade, error_estimate
-from qkdd.distill.errors import BlockMalformed
+from qkdd.core.errors import QkddError
+from qkdd.distill import cascade
+from qkdd.distill.config import DistillConfig
+from qkdd.distill.messages import Parities, ReconcileSeed
+from qkdd.distill.plan import BlockPlan, plan_block
+from qkdd.peer import Message
 
+sys.path.insert(0, str(Path(__file__).parent))
+import bench_sessions as bench
 
-class NumpyFrame:
-    """Oracle of kernels.CascadeFrame: permutations by sorting random numbers, parities by summing."""
-
-    def __init__(self, bits: NDArray[np.uint8], seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self.orders = [rng.permutation(bits.size) for _ in range(PASSES)]
-        self.places = [np.argsort(order) for order in self.orders]
-        self._bits = bits.copy()
-
-    def range_parities(self, pass_: int, starts: NDArray[np.uint32], stops: NDArray[np.uint32]) -> NDArray[np.uint8]:
-        sums = np.concatenate([[0], np.cumsum(self._bits[self.orders[pass_]], dtype=np.int64)])
-        return ((sums[stops] - sums[starts]) & 1).astype(np.uint8)
-
-    def flip(self, positions: NDArray[np.uint32]) -> None:
-        self._bits[positions] ^= 1
-
-    def to_original(self, pass_: int, positions: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        return self.orders[pass_][positions].astype(np.uint32)
-
-    def to_permuted(self, pass_: int, positions: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        return self.places[pass_][positions].astype(np.uint32)
-
-    def bits(self) -> NDArray[np.uint8]:
-        return self._bits
+CONFIG = DistillConfig()
 
 
-def converse(
-    alice: NDArray[np.uint8], bob: NDArray[np.uint8], estimate: float, *, kernel: bool = True
-) -> tuple[NDArray[np.uint8], int]:
-    """(bob's corrected bits, parities of each side)."""
-    seed = bytes(range(32))
-    if kernel:
-        frames = [kernels.CascadeFrame(bits, seed, PASSES) for bits in (alice, bob)]
-    else:
-        frames = [NumpyFrame(bits, 1) for bits in (alice, bob)]
-    machines = [Cascade(alice.size, estimate, frame, correct=index == 1) for index, frame in enumerate(frames)]
-    steps = [machine.run() for machine in machines]
-    asks = [next(step, None) for step in steps]
-    count = 0
-    while asks[0] is not None:
-        assert asks[1] is not None
-        answers = []
-        for mine, theirs in zip(*asks, strict=True):
-            np.testing.assert_array_equal(mine.starts, theirs.starts)
-            one = frames[0].range_parities(mine.pass_index, mine.starts, mine.stops)
-            two = frames[1].range_parities(theirs.pass_index, theirs.starts, theirs.stops)
-            answers.append(one ^ two)
-            count += len(mine)
-        asks = []
-        for step in steps:
-            try:
-                asks.append(step.send(answers))
-            except StopIteration:
-                asks.append(None)
-    assert asks[1] is None
-    assert machines[0].error_count == machines[1].error_count
-    return frames[1].bits(), count
+def plan_for(n: int, error: float, budget: int | None = None) -> BlockPlan:
+    plan = plan_block(400_000, error + 0.005, CONFIG)
+    return replace(plan, n=n, leak_budget=10 * n + 100 if budget is None else budget)
 
 
-def noisy(n: int, rate: float, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    rng = np.random.default_rng(seed)
-    alice = rng.integers(0, 2, n, np.uint8)
-    return alice, alice ^ (rng.random(n) < rate).astype(np.uint8)
+def run(
+    n: int, error: float, *, budget: int | None = None, tamper: bench.Tamper | None = None
+) -> tuple[list[object], list[np.ndarray], bench.Wire, bench.Wire]:
+    plan = plan_for(n, error, budget)
+    alice, bob, there, back = bench.pair(tamper, authentic=tamper is None)
+    blocks = bench.noisy_blocks(n, error, 3)
 
-
-@pytest.mark.parametrize("rate", [0.0, 0.001, 0.005, 0.02, 0.05, 0.08, 0.11])
-@pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "oracle"])
-def test_corrects_at_every_rate(rate: float, kernel: bool) -> None:
-    alice, bob = noisy(20_000, rate, 11)
-    corrected, parities = converse(alice, bob, max(rate, 1e-4), kernel=kernel)
-    np.testing.assert_array_equal(corrected, alice)
-    if rate >= 0.005:
-        limit = 20_000 * -(rate * math.log2(rate) + (1 - rate) * math.log2(1 - rate))
-        assert parities < 1.25 * limit
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 63, 64, 65, 1000])
-def test_any_size(n: int) -> None:
-    for seed in range(5):
-        alice, bob = noisy(n, 0.1, seed)
-        corrected, _ = converse(alice, bob, 0.1)
-        np.testing.assert_array_equal(corrected, alice)
-
-
-@pytest.mark.parametrize("factor", [0.3, 0.5, 2.0, 4.0])
-def test_a_wrong_estimate_costs_parities_not_correctness(factor: float) -> None:
-    alice, bob = noisy(20_000, 0.03, 2)
-    corrected, _ = converse(alice, bob, 0.03 * factor)
-    np.testing.assert_array_equal(corrected, alice)
-
-
-def test_bursts() -> None:
-    alice, _ = noisy(20_000, 0.0, 3)
-    bob = alice.copy()
-    bob[5000:5400] ^= 1
-    corrected, _ = converse(alice, bob, 0.02)
-    np.testing.assert_array_equal(corrected, alice)
-
-
-def test_efficiency_at_two_percent_in_a_large_frame() -> None:
-    n, rate = 200_000, 0.02
-    alice, bob = noisy(n, rate, 4)
-    actual = float(np.mean(alice != bob))
-    corrected, parities = converse(alice, bob, rate)
-    np.testing.assert_array_equal(corrected, alice)
-    assert parities / (n * -(actual * math.log2(actual) + (1 - actual) * math.log2(1 - actual))) <= 1.12
-
-
-def test_residual_frame_errors_are_rare() -> None:
-    """300 short frames: with a residual rate of 1e-3, more than 3 failures happen with probability below 3e-4."""
-    failures = 0
-    for seed in range(300):
-        alice, bob = noisy(1000, 0.03, 100 + seed)
-        failures += int(not np.array_equal(converse(alice, bob, 0.03)[0], alice))
-    assert failures <= 3
-
-
-def test_contradicting_parities_end_with_a_refusal() -> None:
-    """A peer that answers at random cannot keep the machine busy for ever."""
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        n = 200
-        machine = Cascade(n, 0.05, kernels.CascadeFrame(np.zeros(n, np.uint8), bytes(32), PASSES), correct=True)
-        steps = machine.run()
-        asked = 0
+    async def one(session: bench.MemorySession, bits: np.ndarray) -> object:
         try:
-            ask = next(steps)
-            while True:
-                asked += sum(len(r) for r in ask)
-                ask = steps.send([rng.integers(0, 2, len(r), np.uint8) for r in ask])
-        except (StopIteration, BlockMalformed):
-            assert asked < 20 * n
+            return await cascade.correct(bits, round(plan.k * error), plan, session, 1)
+        except QkddError as refusal:
+            await session.abort(refusal)
+            return refusal
+
+    async def main() -> list[object]:
+        async with asyncio.timeout(60):
+            return list(await asyncio.gather(one(alice, blocks[0].bits), one(bob, blocks[1].bits)))
+
+    return asyncio.run(main()), [block.bits for block in blocks], there, back
+
+
+@pytest.fixture
+def small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cascade, "FRAME_BITS", 2000)
+    monkeypatch.setattr(cascade, "_LANE_FRAMES", 10)
+
+
+@pytest.mark.parametrize("n", [1, 100, 4096, 50_000, 200_001])
+def test_lanes_correct_everything_and_count_what_they_send(n: int, small_frames: None) -> None:
+    results, bits, there, back = run(n, 0.02)
+    for result in results:
+        assert isinstance(result, cascade.Corrected)
+        np.testing.assert_array_equal(result.key, bits[0])
+        assert result.errors == np.count_nonzero(bits[0] != bits[1])
+    first = results[0]
+    assert isinstance(first, cascade.Corrected)
+    for wire in (there, back):
+        said = [m for m in wire.sent if isinstance(m, Parities)]
+        assert 0 <= 8 * sum(len(m.bits) for m in said) - first.parities < 8 * len(said)
+    lanes = {m.lane for m in there.sent if isinstance(m, Parities)}
+    assert len(lanes) == cascade.shape(n, 0.0)[0]
+    assert first.rounds == max(m.round for m in there.sent if isinstance(m, Parities))
+
+
+def test_lanes_are_on_their_way_together(small_frames: None) -> None:
+    """Alice says the first round of every lane before she hears anything."""
+    _, _, there, _ = run(100_000, 0.02)
+    said = [m for m in there.sent if isinstance(m, Parities)]
+    assert [(m.lane, m.round) for m in said[:6]] == [(lane, 1) for lane in range(5)] + [(0, 2)]
+
+
+def test_no_parity_beyond_the_budget_is_sent(small_frames: None) -> None:
+    for budget in (101, 5_001, 15_001, 25_001):
+        results, _, there, back = run(100_000, 0.02, budget=budget)
+        assert [getattr(r, "code", None) for r in results] == ["QKD-BLK-LEAK"] * 2
+        for wire in (there, back):
+            said = [m for m in wire.sent if isinstance(m, Parities)]
+            assert 2 * (8 * sum(len(m.bits) for m in said) - 7 * len(said)) < budget
+        assert not there.queue.qsize() - 1  # nothing of the block is left in the way, but for the abort
+        assert not back.queue.qsize() - 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        (ReconcileSeed, "seed", bytes(31)),
+        (ReconcileSeed, "lanes", 0),
+        (ReconcileSeed, "lanes", 9),
+        (ReconcileSeed, "in_flight", 0),
+        (ReconcileSeed, "in_flight", 10**9),
+        (Parities, "lane", 1),
+        (Parities, "round", 2),
+        (Parities, "bits", b"\x00"),
+    ],
+)
+def test_what_does_not_fit_is_refused(kind: type[Message], field: str, value: object) -> None:
+    def tamper(who: str, index: int, message: Message) -> Message:
+        return (
+            msgspec.structs.replace(message, **{field: value})
+            if who == "alice" and isinstance(message, kind)
+            else message
+        )
+
+    results, _, _, _ = run(20_000, 0.02, tamper=tamper)
+    assert getattr(results[1], "code", None) == "QKD-BLK-MALFORMED"
+
+
+def test_the_shape_follows_size_and_way() -> None:
+    assert cascade.shape(1, 0.0) == (1, 1)
+    assert cascade.shape(150_000, 0.1) == (1, 1)
+    near, far = cascade.shape(1 << 26, 0.0), cascade.shape(1 << 28, 0.02)
+    assert near[0] > 1
+    assert far[1] > near[1]
+    for n in (1, 10**5, 10**6, 10**9):
+        for way in (0.0, 0.001, 1.0):
+            lanes, flight = cascade.shape(n, way)
+            assert 1 <= lanes <= cascade.LANES_MOST
+            assert lanes * flight <= cascade.IN_FLIGHT_MOST
+            parts = cascade.lane_parts(n, lanes)
+            assert parts[0].start == 0
+            assert parts[-1].stop == (n + 7) // 8
+            assert all(a.stop == b.start and a.stop % 512 == 0 for a, b in itertools.pairwise(parts))
 
 
 def test_estimate_is_never_zero() -> None:
-    assert 0 < error_estimate(0, 10**6) < 1e-5
+    assert 0 < cascade.error_estimate(0, 10**6) < 1e-5
+    assert cascade.error_estimate(5, 5) == 0.5

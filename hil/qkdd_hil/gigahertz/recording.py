@@ -1,16 +1,16 @@
 """Clicks and prepared symbols of a gigahertz link, as arrays in memory or files in a folder.
 
-Loss, detectors and clocks are the bench's (`qkdd_hil.physics`); nanowires of 30 ps and 15 ns dead time at some 20 million clicks a
-second. The symbols come from a seeded generator: a recording is no key.
+Loss, detectors and clocks are the bench's (`qkdd_hil.physics`); nanowires of 30 ps and 15 ns dead time at more than 20 million
+clicks a second. The symbols come from a seeded generator: a recording is no key.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from qkdd_fwbridge.symbols import choose, pack, unpack
@@ -32,7 +32,7 @@ BATCH = 1 << 20  # symbols drawn at once
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a recording was made with. transmission: from the transmitter's exit to a click of the wanted arm, detector included."""
+    """What a recording was made with. transmission: from the transmitter's exit to a click, detector included."""
 
     seconds: float = 0.05
     seed: int = 1
@@ -73,13 +73,12 @@ class Recording:
         np.save(folder / "times.npy", self.times)
         np.save(folder / "detectors.npy", self.detectors)
         (folder / "symbols.bin").write_bytes(pack(self.symbols))
-        (folder / "terms.json").write_text(json.dumps(asdict(self.terms), indent=2) + "\n")
+        (folder / "terms.json").write_bytes(msgspec.json.format(msgspec.json.encode(self.terms)) + b"\n")
 
     @classmethod
     def load(cls, folder: Path) -> Recording:
         """What `save` wrote."""
-        plain = json.loads((folder / "terms.json").read_text())
-        terms = Terms(**{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()})
+        terms = msgspec.json.decode((folder / "terms.json").read_bytes(), type=Terms)
         symbols = unpack((folder / "symbols.bin").read_bytes(), terms.pulses)
         return cls(terms, np.load(folder / "times.npy"), np.load(folder / "detectors.npy"), symbols)
 

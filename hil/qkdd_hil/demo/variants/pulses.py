@@ -56,7 +56,16 @@ class Pulses:
         if side == "bob":
             return receiver_devices(instruments)
         board = instruments["board"]
-        return {"board": {"driver": "qkdd_transmitter", "host": board["host"], "tcp_ports": board["tcp_ports"]}}
+        settings = {
+            "pulse_rate": f"{self._options.pulse_rate:.0f} Hz",
+            "intensity_signal": MU[0],
+            "intensity_decoy": MU[1],
+            "intensity_weakest": MU[2],
+            "attenuation": "0 dB",  # a clean stop takes it to 60 dB and the laser off
+            "laser": True,
+        }
+        where = {"host": board["host"], "tcp_ports": board["tcp_ports"]}
+        return {"board": {"driver": "qkdd_transmitter", **where, "settings": settings}}
 
     def link(self, side: str) -> dict[str, Any]:
         ours = {"transmitter": "board"} if side == "alice" else RECEIVER_LINK

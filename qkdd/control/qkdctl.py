@@ -18,6 +18,7 @@ from rich.console import RenderableType
 
 from qkdd import __version__
 from qkdd.control import show
+from qkdd.control.audit_cli import app as audit_app
 from qkdd.control.client import DEFAULT_SOCKET, ControlClient, Refused
 from qkdd.control.errors import NoDaemon
 from qkdd.control.firmware_cli import app as firmware_app
@@ -37,6 +38,7 @@ app = typer.Typer(
 calibrate_app = typer.Typer(help="Calibrate optics.", no_args_is_help=True)
 app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(firmware_app, name="firmware")
+app.add_typer(audit_app, name="audit")
 
 _console = console.output()
 _complaints = console.complaints()

@@ -122,23 +122,24 @@ class ControlServer:
         async def handle(request: web.Request) -> web.StreamResponse:
             user = request[_USER]
             if request[_ROLE] < route.role:
-                self._note(route, user, "denied")
+                await self._note(route, user, "denied")
                 raise Denied(
                     f"user {user.uid} may look but not change: {route.method} {route.path} needs the admin role"
                 )
             call = await _decode(route, request)
             if route.stream:
                 return await self._stream(request, call.query["since"])
-            self._note(route, user, "allowed")
+            await self._note(route, user, "allowed")
             if route.handler is None:
                 raise NotFound(route.path)
             return _json(await route.handler(self._node, call))
 
         return handle
 
-    def _note(self, route: Route, user: PeerUser, verdict: str) -> None:
+    async def _note(self, route: Route, user: PeerUser, verdict: str) -> None:
         if route.mutating:
             self._audit.write("control", route=route.path, verdict=verdict, uid=user.uid, gid=user.gid, pid=user.pid)
+            await self._audit.settled()
 
     async def _stream(self, request: web.Request, since: int | None) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

@@ -77,8 +77,7 @@ def ingest(connection: sa.Connection, own: str, new: NewChunk, sealer: Sealer, l
             about=json.dumps(new.about, sort_keys=True),
         )
     )
-    assert result.inserted_primary_key is not None
-    row = result.inserted_primary_key[0]
+    (row,) = result.inserted_primary_key or (None,)
     connection.execute(MATERIAL.insert().values(row=row, sealed=sealer.seal(new.material, place(new.chunk_id))))
     return True
 

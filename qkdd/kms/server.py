@@ -26,6 +26,7 @@ from qkdd.kms.planes import KmsPlane, NodePlane
 from qkdd.kms.schema import kms_store
 from qkdd.kms.service import KeyService
 from qkdd.kms.skip import Skip
+from qkdd.peer.audit_key import CertificateSigner
 from qkdd.peer.tls import Suite, TlsContext, client_context, self_test, server_context
 
 _LOG = log.get("kms")
@@ -67,7 +68,8 @@ class KmsServer:
         plane = config.kms_plane
         found = self_test(plane.profile("kms_plane", "post-quantum"), clock)
         _LOG.info("TLS self-test", group=found.group, signature=found.signature, cipher=found.cipher)
-        self._audit = AuditLog(state / "audit.log", clock)
+        signer = CertificateSigner(Path(plane.certificate), Path(plane.key))
+        self._audit = AuditLog(state / "audit.log", clock, signer)
         peers = {}
         for name, peer in config.peers.items():
             profile = replace(plane.profile(f"peer {name}", "post-quantum", identity=name), roles=("kms",))

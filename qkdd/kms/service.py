@@ -307,6 +307,7 @@ class KeyService:
                 self._audit.write(
                     "keys drawn", master=master, slave=slaves[0], count=amount, bits=8 * key_bytes, first=first
                 )
+                await self._audit.settled()
                 self._meter.add("qkdd_kms_keys_drawn_total", amount)
                 return [Key(key_id(allocation.id, n), key, slaves, self._synthetic) for n, key in enumerate(keys)]
             wanted = Allocation(secrets.token_bytes(12), master, slaves, key_bytes, amount, ())
@@ -350,6 +351,7 @@ class KeyService:
             raise KeysNotFound("one or more keys specified are not found on KME")
         again = sum(f.again for f in result)
         self._audit.write("keys fetched", master=master, slave=slave, count=len(result), again=again, first=ids[0])
+        await self._audit.settled()
         self._meter.add("qkdd_kms_keys_fetched_total", len(result))
         return [Key(f.key_id, f.key, f.slaves, self._synthetic) for f in result]
 

@@ -15,6 +15,7 @@ from qkdd.core.sealing import load_master_key
 from qkdd.keys import Committer, LedgerFile, MaskPool, Spool, node_store
 from qkdd.node.config import NodeConfig
 from qkdd.node.process import StateDirectory
+from qkdd.peer.audit_key import CertificateSigner
 from qkdd.peer.link import PeerLink
 from qkdd.security.ledger import EpsilonLedger
 
@@ -41,7 +42,8 @@ async def open_rooms(
     directory = StateDirectory(Path(config.node.state_directory))
     directory.acquire()
     stack.callback(directory.release)
-    audit = AuditLog(directory.path / "audit.log", clock)
+    signer = CertificateSigner(Path(config.peer.certificate), Path(config.peer.key))
+    audit = AuditLog(directory.path / "audit.log", clock, signer)
     stack.callback(audit.close)
     master = load_master_key(Path(config.node.master_key))
     store = node_store(directory.path / "keys.sqlite")

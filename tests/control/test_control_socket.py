@@ -24,7 +24,7 @@ from qkdd.control.errors import SocketFailed, SocketInUse
 from qkdd.control.listener import activated, bind
 from qkdd.control.routes import ROUTES
 from qkdd.control.server import ControlServer
-from qkdd.core import audit
+from qkdd.core import audit, audit_check
 from qkdd.core.clock import SystemClock
 from qkdd.core.config import ConfigRefused, parse
 
@@ -126,7 +126,7 @@ def test_changes_are_audited_before_they_happen(tmp_path: Path) -> None:
             await ask(client, "POST", "/v1/resume")  # refused by the node: asked all the same
         routes = [json.loads(line)["route"] for line in log.read_text().splitlines()]
         assert routes == ["/v1/drain", "/v1/resume"]
-        assert audit.verify(log) == 2
+        assert audit_check.verify(log).lines == 2
 
     asyncio.run(main())
 

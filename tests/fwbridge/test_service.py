@@ -14,7 +14,8 @@ from qkdd_drivers.qkdd_board.sim import BoardSim, development_key
 
 from qkdd.control.errors import BadRequest, NotFound
 from qkdd.control.views import Done
-from qkdd.core.audit import AuditLog, verify
+from qkdd.core.audit import AuditLog
+from qkdd.core.audit_check import verify
 from qkdd.core.clock import SystemClock
 from qkdd.core.units import Seconds
 from qkdd.device.errors import DeviceOffline
@@ -97,8 +98,9 @@ class Site:
         self.image = tmp_path / "image"
         self.image.write_bytes(b"image")
         self.audit = tmp_path / "audit"
+        self.audit_log = AuditLog(self.audit, self.clock)
         self.service = FirmwareService(
-            FirmwareConfig(canary=("b",)), self.boards, self.link, self.clock, AuditLog(self.audit, self.clock),
+            FirmwareConfig(canary=("b",)), self.boards, self.link, self.clock, self.audit_log,
             lambda kind, **fields: self.events.append(kind),
         )  # fmt: skip
 
@@ -120,7 +122,8 @@ def test_canary_first_then_the_rest(tmp_path: Path) -> None:
         ]  # fmt: skip
         assert site.link.is_drained
         assert "firmware.progress" in site.events
-        assert verify(site.audit) == 9
+        await site.audit_log.settled()
+        assert verify(site.audit).lines == 9
 
     asyncio.run(test())
 

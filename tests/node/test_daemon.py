@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from qkdd.control.client import ControlClient, Refused
-from qkdd.core import audit
+from qkdd.core import audit_check
 from qkdd.core.clock import SystemClock
 from qkdd.core.errors import QkddError
 from qkdd.node.config import load_node
 from qkdd.node.daemon import Daemon
 from qkdd.node.errors import Interlock, ReloadRefused, StateInUse
+from qkdd.peer.audit_key import verifier
 from qkdd.peer.pki import demo_pki
 
 _spec = importlib.util.spec_from_file_location("node_support", Path(__file__).with_name("support.py"))
@@ -93,7 +94,7 @@ def test_alone_it_runs_and_says_what_is_missing(tmp_path: Path, pki: Any) -> Non
             assert "qkdd_epsilon_spent_ratio 0.0" in text
             with pytest.raises(StateInUse):
                 await Daemon(load_node(path), SystemClock()).start()
-        assert audit.verify(tmp_path / "state" / "audit.log") >= 3
+        assert audit_check.verify(tmp_path / "state" / "audit.log", verifier()).lines >= 3
         async with running(path):  # everything was released
             pass
 

@@ -1,4 +1,4 @@
-"""Sealed records open only at their place and unchanged; the audit chain shows any change."""
+"""Sealed records open only at their place and unchanged."""
 
 from pathlib import Path
 
@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qkdd.core import audit
-from qkdd.core.errors import CredentialError, SealError, StorageFailed
+from qkdd.core.errors import CredentialError, SealError
 from qkdd.core.sealing import Sealer, create_master_key, load_master_key
 from qkdd.core.secret import Secret
-from qkdd.testing.clock import FakeClock
 
 MASTER = Secret(bytes(range(32)))
 
@@ -58,33 +56,3 @@ def test_master_key_files(tmp_path: Path) -> None:
         load_master_key(path)
     with pytest.raises(CredentialError, match="cannot be read"):
         load_master_key(tmp_path / "absent")
-
-
-def test_audit_chain(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
-    log = audit.AuditLog(path, FakeClock())
-    for number in range(5):
-        log.write("draw", sae="sae-a", number=number)
-    log.close()
-    log = audit.AuditLog(path, FakeClock())  # a restart goes on with the chain
-    log.write("drain")
-    log.close()
-    assert audit.verify(path) == 6
-    lines = path.read_text().splitlines(keepends=True)
-    for tampered in (lines[:2] + lines[3:], [*lines[:1], lines[1].replace("sae-a", "sae-b"), *lines[2:]]):
-        path.write_text("".join(tampered))
-        with pytest.raises(StorageFailed, match="line"):
-            audit.verify(path)
-
-
-def test_a_line_cut_by_a_crash_is_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "audit.log"
-    log = audit.AuditLog(path, FakeClock())
-    log.write("one")
-    log.write("two")
-    log.close()
-    path.write_bytes(path.read_bytes()[:-5])
-    log = audit.AuditLog(path, FakeClock())
-    log.write("three")
-    log.close()
-    assert audit.verify(path) == 2

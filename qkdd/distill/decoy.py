@@ -254,7 +254,7 @@ class _Work:
         refusal: BlockRefused
         if found.accepted is False:
             refusal = AcceptanceMissed(
-                f"{found.s_key_1:.0f} single-photon detections and a phase error of {found.phi:.4f} miss the thresholds"
+                f"{found.mode}: {found.reason}; {found.s_key_1:.0f} single-photon detections, phase error {found.phi:.4f}"
             )
         elif found.l_bits == 0:
             refusal = NoLength(f"{found.mode}: {found.reason}")

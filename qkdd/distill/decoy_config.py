@@ -124,11 +124,14 @@ class DecoySettings(Section, frozen=True):
 
     def expect(self, channel: Channel, receiver_x_basis: float) -> BlockCounts:
         """Mean counts of one block over `channel`; the receiver measures X with probability receiver_x_basis."""
-        z, x = 1.0 - float(self.x_basis), float(self.x_basis)
-        key, test = z * (1.0 - receiver_x_basis), x * receiver_x_basis
-        all_key = expected_counts(channel.pulse, self.mu, self.probabilities, 1.0, self.block_pulses * key)
-        all_test = expected_counts(channel.pulse, self.mu, self.probabilities, 1.0, self.block_pulses * test)
-        return BlockCounts(all_key.n_key, all_key.m_key, all_test.n_key, all_test.m_key)
+        return expected_counts(
+            channel.pulse,
+            self.mu,
+            self.probabilities,
+            1.0 - float(self.x_basis),
+            self.block_pulses,
+            1.0 - receiver_x_basis,
+        )
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         if not 1e3 <= self.pulse_rate <= 1e11:

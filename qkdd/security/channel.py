@@ -79,7 +79,8 @@ class Channel:
 
     eta: transmission from Alice's exit to a click; p_dc: dark clicks per detector and gate; e_mis: share of photons on the
     wrong detector; p_ap: afterpulses per click; clock_hz: pulses a second; t_dead: seconds without gates after a click;
-    f_ec: leak of error correction over its Shannon limit.
+    f_ec: leak of error correction over its Shannon limit. receiver_key: share of detections that the receiver measures in the
+    key basis; None: it chooses as the transmitter does (a passive receiver cannot and has about 0.5).
     """
 
     eta: float
@@ -89,6 +90,7 @@ class Channel:
     clock_hz: float = 1.0e9
     t_dead: float = 0.0
     f_ec: float = 1.16
+    receiver_key: float | None = None
 
     def pulse(self, mu: float) -> Pulse:
         """Detection and joint error probability of a pulse with mean photon number `mu` (Lim model, S8.2)."""
@@ -106,11 +108,18 @@ class BlockCounts:
 
 
 def expected_counts(
-    pulse: Callable[[float], Pulse], mu: Sequence[float], p: Sequence[float], p_key: float, pulses: float
+    pulse: Callable[[float], Pulse],
+    mu: Sequence[float],
+    p: Sequence[float],
+    p_key: float,
+    pulses: float,
+    receiver_key: float | None = None,
 ) -> BlockCounts:
-    """Mean counts of a block of `pulses` pulses, both parties choosing the key basis with probability p_key (S8.2)."""
+    """Mean counts of a block of `pulses` pulses, both parties choosing the key basis with probability p_key (S8.2), or the
+    receiver with receiver_key."""
     models = [pulse(value) for value in mu]
-    key, test = pulses * p_key * p_key, pulses * (1.0 - p_key) ** 2
+    theirs = p_key if receiver_key is None else receiver_key
+    key, test = pulses * p_key * theirs, pulses * (1.0 - p_key) * (1.0 - theirs)
 
     def column(scale: float, index: int) -> tuple[float, ...]:
         return tuple(scale * share * model[index] for share, model in zip(p, models, strict=True))

@@ -34,7 +34,7 @@ MU_MAX = 1.0
 @dataclass(frozen=True, slots=True)
 class Operating:
     """What a transmitter and a receiver can choose: intensities, brightest first, their probabilities, and p_key, the
-    probability with which each party chooses the key basis."""
+    probability with which each party chooses the key basis (only the transmitter where the link's receiver_key is given)."""
 
     mu: tuple[float, ...]
     p: tuple[float, ...]
@@ -191,7 +191,7 @@ def _block_counts(link: Channel, point: Operating, pulses: float) -> BlockCounts
     """Expected counts of a block of `pulses` pulses, those in the receiver's dead time lost."""
     detected = math.fsum(p * link.pulse(mu)[0] for mu, p in zip(point.mu, point.p, strict=True))
     live = dead_time_factor(link.clock_hz * detected, link.t_dead)
-    return expected_counts(link.pulse, point.mu, point.p, point.p_key, pulses * live)
+    return expected_counts(link.pulse, point.mu, point.p, point.p_key, pulses * live, link.receiver_key)
 
 
 def link_family(

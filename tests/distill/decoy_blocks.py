@@ -21,10 +21,10 @@ def two_decoy(**changes: object) -> DecoySettings:
     given: dict[str, object] = {
         "pulse_rate": 10e6,
         "block_pulses": 20_000_000,
-        "mu": (0.5, 0.1, 0.001),
-        "p": (0.7, 0.2, 0.1),
-        "mu_intervals": ((0.49, 0.51), (0.098, 0.102), (0.0, 0.002)),
-        "x_basis": 0.3,
+        "mu": (0.55, 0.25, 0.001),
+        "p": (0.35, 0.48, 0.17),
+        "mu_intervals": ((0.54, 0.56), (0.245, 0.255), (0.0, 0.002)),
+        "x_basis": 0.2,
     }
     return DecoySettings(**(given | changes))  # type: ignore[arg-type]
 
@@ -32,9 +32,9 @@ def two_decoy(**changes: object) -> DecoySettings:
 def one_decoy(proof: str, **changes: object) -> DecoySettings:
     given: dict[str, object] = {
         "proof": proof,
-        "mu": (0.5, 0.15),
-        "p": (0.6, 0.4),
-        "mu_intervals": ((0.49, 0.51), (0.147, 0.153)),
+        "mu": (0.48, 0.18),
+        "p": (0.62, 0.38),
+        "mu_intervals": ((0.47, 0.49), (0.176, 0.184)),
         "expected": DecoyChannel(transmission=LINK.eta, dark_probability=LINK.p_dc, error=LINK.e_mis),  # type: ignore[arg-type]
     }
     return two_decoy(**(given | changes))

@@ -14,9 +14,12 @@ from qkdd_fwbridge.keys import load_public
 from qkdd_fwbridge.messages import Role
 
 from qkdd_drivers.agiltron_ff.sim import FfSim
+from qkdd_drivers.idq_id120.sim import Id120Sim
+from qkdd_drivers.idq_quantis.sim import QuantisSim
 from qkdd_drivers.ozoptics_dd100.sim import Dd100Sim
 from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
 from qkdd_drivers.qkdd_board.sim import BoardSim
+from qkdd_drivers.s15_spd.sim import SpdSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks, Tdc1Sim
 from qkdd_drivers.sim_options import Fault, Listen, Pty, Rate, Seed
 from qkdd_drivers.sim_taggers import add_to
@@ -24,9 +27,11 @@ from qkdd_drivers.simkit import Simulator
 from qkdd_drivers.single_quantum_websq import protocol as websq
 from qkdd_drivers.single_quantum_websq.sim import SteadyBench, WebSqSim
 from qkdd_drivers.srs_fs725.sim import Fs725Sim
+from qkdd_drivers.thorlabs_cld1015.sim import Cld1015Sim
 from qkdd_drivers.thorlabs_ell14.sim import Ell14Sim
 from qkdd_drivers.thorlabs_mpc320.sim import Mpc320Sim
 from qkdd_drivers.thorlabs_osw.sim import OswSim
+from qkdd_drivers.thorlabs_pm100d.sim import Pm100dSim
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +46,11 @@ def _place(listen: str | None) -> tuple[str, int] | None:
     if not separator or not port.isdigit() or int(port) > 65535:
         raise typer.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _scpi_place(pty: str | None, listen: str | None) -> tuple[str, int] | None:
+    """SCPI is served by TCP unless a pseudo terminal is asked for."""
+    return None if pty is not None else _place(listen) or ("127.0.0.1", 0)
 
 
 def parse_fault(text: str) -> tuple[float, str, dict[str, float]]:
@@ -169,6 +179,52 @@ def fs725(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault =
     """SRS FS725 rubidium frequency standard (serial)."""
     _one_place(pty, listen)
     _run(Fs725Sim(pty=pty, listen=_place(listen), seed=seed), fault)
+
+
+@app.command()
+def spd(pty: Pty = None, listen: Listen = None, seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
+    """S-Fifteen SPD detector (serial)."""
+    _one_place(pty, listen)
+    _run(SpdSim(SteadyBench(rate, seed, 1), pty=pty, listen=_place(listen), seed=seed), fault)
+
+
+@app.command()
+def id120(pty: Pty = None, listen: Listen = None, seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
+    """ID Quantique ID120 detector (VISA)."""
+    _one_place(pty, listen)
+    _run(Id120Sim(SteadyBench(rate, seed, 1), pty=pty, listen=_scpi_place(pty, listen), seed=seed), fault)
+
+
+@app.command()
+def pm100d(
+    pty: Pty = None,
+    listen: Listen = None,
+    seed: Seed = 1,
+    watt: Annotated[float, typer.Option(min=0.0, help="Power on the sensor.")] = 12.5e-6,
+    sensor: Annotated[bool, typer.Option(help="Whether a sensor is plugged in.")] = True,
+    fault: Fault = None,
+) -> None:
+    """Thorlabs PM100D power meter (VISA)."""
+    _one_place(pty, listen)
+    _run(Pm100dSim(lambda: watt, pty=pty, listen=_scpi_place(pty, listen), seed=seed, sensor=sensor), fault)
+
+
+@app.command()
+def cld1015(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
+    """Thorlabs CLD1015 laser and temperature driver (VISA)."""
+    _one_place(pty, listen)
+    _run(Cld1015Sim(pty=pty, listen=_scpi_place(pty, listen), seed=seed), fault)
+
+
+@app.command()
+def quantis(
+    listen: Listen = None,
+    seed: Seed = 1,
+    serial: Annotated[str, typer.Option(help="Its serial number.")] = "163041A410",
+    fault: Fault = None,
+) -> None:
+    """ID Quantique Quantis-USB noise source (USB/IP)."""
+    _run(QuantisSim(listen=_place(listen) or ("127.0.0.1", 0), seed=seed, serial=serial), fault)
 
 
 @app.command("qkdd-board")

@@ -8,7 +8,7 @@ from typing import Any
 
 from qkdd.core.config import Section
 from qkdd.device import registry
-from qkdd.device.serial_link import serial_key
+from qkdd.device.lines import line_key
 
 WAYS = ("port", "host", "library", "program", "python", "recording")
 """Keys of a device's section that say where it is; exactly one of them is given."""
@@ -61,7 +61,7 @@ def bus_keys(config: DeviceConfig) -> tuple[str, ...]:
     gives one key for its host.
     """
     if config.port:
-        return (serial_key(config.port),)
+        return (line_key(config.port),)
     if not config.host:
         return (place_key(config),)
     ports = config.tcp_ports

@@ -17,13 +17,17 @@ __all__ = [
     "ClockReference",
     "CountReading",
     "Detector",
+    "EntropySource",
     "FirmwareTarget",
     "Identity",
+    "LaserDriver",
     "OpticalSwitch",
     "PolarizationController",
+    "PowerMeter",
     "PreparedSymbols",
     "RotationMount",
     "SymbolSource",
+    "TemperatureController",
     "TimeTagger",
 ]
 
@@ -113,6 +117,65 @@ class Attenuator(Protocol):
 
     async def set_attenuation(self, value: float) -> float:
         """Set, wait until it is there, return the read-back."""
+
+
+@runtime_checkable
+class PowerMeter(Protocol):
+    """Measures optical power at a wavelength that it must be told, because its sensor answers by wavelength."""
+
+    async def read_power(self) -> float:
+        """In watt. Raises CommandRefused when the light is outside the measuring range or no sensor is connected."""
+
+    async def set_wavelength(self, value: float) -> float:
+        """In metre; returns the read-back."""
+
+
+@runtime_checkable
+class LaserDriver(Protocol):
+    """Drives a laser diode. Its safe state is no emission and no current."""
+
+    @property
+    def current_range(self) -> tuple[float, float]: ...
+
+    async def read_current(self) -> float:
+        """Measured, in ampere."""
+
+    async def set_current(self, value: float) -> float:
+        """Go to `value` ampere in steps; returns the set-point's read-back."""
+
+    async def is_emitting(self) -> bool: ...
+
+    async def set_emission(self, on: bool) -> None:
+        """Raises CommandRefused, with nothing switched, while the diode's temperature is not under control."""
+
+
+@runtime_checkable
+class TemperatureController(Protocol):
+    """Holds a temperature (in kelvin). It goes on doing so when the program closes the device, unless told otherwise."""
+
+    @property
+    def temperature_range(self) -> tuple[float, float]: ...
+
+    async def read_temperature(self) -> float:
+        """Measured."""
+
+    async def set_temperature(self, value: float) -> float:
+        """Returns the set-point's read-back; does not wait until the temperature is reached."""
+
+    async def set_control(self, on: bool) -> None:
+        """Switch the control loop."""
+
+
+@runtime_checkable
+class EntropySource(Protocol):
+    """A physical noise source whose every bit goes through the health tests of NIST SP 800-90B, 4.4."""
+
+    @property
+    def entropy_per_bit(self) -> float:
+        """Min-entropy a bit that is claimed for it, in (0, 1]; the health tests' cut-offs follow from it."""
+
+    async def read_noise(self, count: int) -> bytes:
+        """Exactly `count` tested raw bytes. Raises EntropyFailed, from the first failed test on at every call."""
 
 
 @runtime_checkable

@@ -1,4 +1,6 @@
-"""Serial ports: a device path (best a by-id name), or a pyserial URL such as socket://host:port for a port server."""
+"""Serial ports: a device path (best a by-id name), `serial://VVVV:PPPP/SERIAL` (the port of the USB device with this serial
+number, wherever it is plugged in), or a pyserial URL such as socket://host:port for a port server.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,16 @@ import re
 from typing import Any
 
 import serial
+from serial.tools import list_ports
 
 from qkdd.device.tcp_link import TcpLink
 from qkdd.device.transport import Busy, ByteLink, Denied, Gone, LinkFailure, TimedOut
 
 _SOCKET = re.compile(r"^socket://(?P<host>[^/]+):(?P<port>\d+)/?$")
+
+_BY_NUMBER = re.compile(
+    r"^serial://(?P<vendor>[0-9a-fA-F]{4}):(?P<product>[0-9a-fA-F]{4})/(?P<number>[\x21-\x7e]{1,64})$"
+)
 
 # what pyserial lets through, depending on where it notices that a port has gone
 _FAILURES = (serial.SerialException, OSError)
@@ -22,6 +29,11 @@ def serial_key(port: str) -> str:
     """Bus key of a port: two names of one device give the same key while the device is there."""
     if match := _SOCKET.match(port):
         return f"tcp:{match['host']}:{match['port']}"
+    if _BY_NUMBER.match(port):
+        try:
+            return f"serial:{os.path.realpath(find_port(port))}"
+        except LinkFailure:  # not plugged in: its name is its key
+            return f"serial:{port}"
     return f"serial:{port if '://' in port else os.path.realpath(port)}"
 
 
@@ -31,6 +43,18 @@ def serial_line(port: str, baudrate: int = 115200, *, rtscts: bool = False) -> B
     if match:
         return TcpLink(match["host"].strip("[]"), int(match["port"]))
     return SerialLink(port, baudrate, rtscts=rtscts)
+
+
+def find_port(port: str) -> str:
+    """The device path that a `port` setting means now. Raises Gone when `serial://…` is not plugged in, or is twice."""
+    match = _BY_NUMBER.match(port)
+    if match is None:
+        return port
+    wanted = int(match["vendor"], 16), int(match["product"], 16), match["number"]
+    found = [p.device for p in list_ports.comports() if (p.vid, p.pid, p.serial_number) == wanted]
+    if len(found) != 1:
+        raise Gone(f"{port}: {len(found)} such serial ports are connected")
+    return str(found[0])
 
 
 class SerialLink:
@@ -46,9 +70,9 @@ class SerialLink:
 
     def open(self, timeout: float) -> None:
         port = serial.serial_for_url(
-            self._port, baudrate=self._baudrate, rtscts=self._rtscts, timeout=0.0, do_not_open=True
+            find_port(self._port), baudrate=self._baudrate, rtscts=self._rtscts, timeout=0.0, do_not_open=True
         )
-        if self._exclusive and "://" not in self._port:
+        if self._exclusive and "://" not in str(port.port):
             port.exclusive = True
         try:
             # pyserial sets RTS and DTR here and forgives a pty that has no modem lines (ENOTTY)

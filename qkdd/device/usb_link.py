@@ -1,4 +1,8 @@
-"""USB bulk endpoints as a byte line (pyusb): `usb://VVVV:PPPP` or `usb://VVVV:PPPP/SERIAL`, ids in hexadecimal."""
+"""USB bulk endpoints as a byte line, and control transfers beside them (pyusb).
+
+`usb://VVVV:PPPP` or `usb://VVVV:PPPP/SERIAL`, ids in hexadecimal: an instrument with a serial number is found again on
+whatever port it comes back. `usbip://HOST:PORT/VVVV:PPPP/SERIAL`: on another computer, or a simulator.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +14,29 @@ import usb.core
 import usb.util
 
 from qkdd.device.errors import DeviceConfigError
-from qkdd.device.transport import Busy, Denied, Gone, LinkFailure, TimedOut
+from qkdd.device.transport import Busy, Denied, Gone, LinkFailure, Refused, TimedOut
+from qkdd.device.usbip import UsbIpBackend
 
 SCHEME = "usb://"
-_FORM = re.compile(r"^usb://([0-9a-fA-F]{4}):([0-9a-fA-F]{4})(?:/([\x21-\x7e]{1,64}))?$")
+_FORM = re.compile(r"^(?:usb://|usbip://([^/]+:\d+)/)([0-9a-fA-F]{4}):([0-9a-fA-F]{4})(?:/([\x21-\x7e]{1,64}))?$")
 _PACKET = 16384  # bytes asked of the controller at once; a multiple of every bulk packet size
 
 
 class UsbBulkLink:
-    """First interface with one bulk endpoint in each way. The constructor does no I/O; raises DeviceConfigError."""
+    """First interface with one bulk endpoint in each way. The constructor does no I/O; raises DeviceConfigError.
 
-    def __init__(self, port: str) -> None:
+    one_way: the device has no endpoint that takes bytes. by_packet: ask for exactly one packet at a time, because the device
+    refuses any other size.
+    """
+
+    def __init__(self, port: str, *, one_way: bool = False, by_packet: bool = False) -> None:
         match = _FORM.match(port)
         if match is None:
             raise DeviceConfigError(f'port: {port!r} is not of the form "usb://1209:5a01/SERIAL"')
         self._port = port
-        self._vendor, self._product, self._serial = int(match[1], 16), int(match[2], 16), match[3]
+        self._place = match[1]
+        self._vendor, self._product, self._serial = int(match[2], 16), int(match[3], 16), match[4]
+        self._one_way, self._by_packet = one_way, by_packet
         self._device: Any = None
         self._in: Any = None
         self._out: Any = None
@@ -37,7 +48,9 @@ class UsbBulkLink:
 
     def open(self, timeout: float) -> None:
         try:
-            found = list(usb.core.find(find_all=True, idVendor=self._vendor, idProduct=self._product) or ())
+            ids = {"idVendor": self._vendor, "idProduct": self._product}
+            where = {"backend": UsbIpBackend(self._place)} if self._place else {}
+            found = list(usb.core.find(find_all=True, **ids, **where) or ())
             found = [d for d in found if self._serial is None or d.serial_number == self._serial]
         except (usb.core.USBError, usb.core.NoBackendError, ValueError) as error:
             raise _failure(error, self._port) from None
@@ -54,7 +67,7 @@ class UsbBulkLink:
         except usb.core.USBError as error:
             usb.util.dispose_resources(device)
             raise _failure(error, self._port) from None
-        if self._in is None or self._out is None:
+        if self._in is None or (self._out is None and not self._one_way):
             usb.util.dispose_resources(device)
             raise Gone(f"{self._port} has no pair of bulk endpoints")
         self._device = device
@@ -64,6 +77,20 @@ class UsbBulkLink:
         device, self._device = self._device, None
         if device is not None:
             usb.util.dispose_resources(device)
+
+    def control(self, request_type: int, request: int, value: int, index: int, length: int, timeout: float) -> bytes:
+        """A control transfer that brings up to `length` bytes. Raises Refused when the device stalls it."""
+        self._opened()
+        try:
+            return bytes(
+                self._device.ctrl_transfer(request_type, request, value, index, length, _milliseconds(timeout))
+            )
+        except usb.core.USBTimeoutError:
+            raise TimedOut(f"no answer to request {request:#04x}") from None
+        except usb.core.USBError as error:
+            if error.errno == errno.EPIPE:
+                raise Refused(f"stalls request {request:#04x}") from None
+            raise _failure(error, self._port) from None
 
     def write(self, data: bytes, timeout: float) -> None:
         self._opened()
@@ -80,7 +107,8 @@ class UsbBulkLink:
         self._opened()
         if not self._kept:
             try:
-                self._kept += bytes(self._in.read(_PACKET, _milliseconds(timeout)))
+                size = self._in.wMaxPacketSize if self._by_packet else _PACKET
+                self._kept += bytes(self._in.read(size, _milliseconds(timeout)))
             except usb.core.USBTimeoutError:
                 return b""
             except usb.core.USBError as error:
@@ -90,8 +118,16 @@ class UsbBulkLink:
         return data
 
     def discard(self) -> None:
-        while self.read(_PACKET, 0.001):
+        """Empty the line; a device that sends without end and without being asked has nothing to throw away."""
+        self._kept.clear()
+        while not self._one_way and self.read(_PACKET, 0.001):
             pass
+
+    @property
+    def packet(self) -> int:
+        """Bytes of one packet from the device."""
+        self._opened()
+        return int(self._in.wMaxPacketSize)
 
     def _opened(self) -> None:
         if self._device is None:
@@ -113,6 +149,8 @@ def _milliseconds(timeout: float) -> int:
 
 def _failure(error: Exception, port: str) -> LinkFailure:
     number = getattr(error, "errno", None)
+    if isinstance(error, usb.core.USBTimeoutError):
+        return TimedOut(f"{port} does not answer")
     if number == errno.EACCES:
         return Denied(f"no permission to open {port}")
     if number == errno.EBUSY:

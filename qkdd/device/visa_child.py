@@ -32,11 +32,12 @@ class Session:
         import pyvisa
 
         self._py = library == "@py"
-        self._manager = pyvisa.ResourceManager(library)
-        self._resource: Any = self._manager.open_resource(resource, open_timeout=4000)
+        manager: Any = pyvisa.ResourceManager(library)
+        self._manager = manager
+        self._resource: Any = manager.open_resource(resource, open_timeout=4000)
         self._resource.write_termination = self._resource.read_termination = None
         self._timeout = -1.0
-        self._low: Any = self._manager.visalib.sessions[self._resource.session] if self._py else None
+        self._low: Any = manager.visalib.sessions[self._resource.session] if self._py else None
 
     def _patience(self, timeout: float) -> None:
         if timeout != self._timeout:

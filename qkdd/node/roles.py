@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from qkdd.device import Driver, PolarizationController, TimeTagger
-from qkdd.device.roles import Detector
+from qkdd.device import Driver, PolarizationController, TimeTagger, roles
 
 ROLES: dict[str, type] = {
     "time tagger": TimeTagger,
-    "detector": Detector,
+    "detector": roles.Detector,
     "polarization controller": PolarizationController,
+    "attenuator": roles.Attenuator,
+    "power meter": roles.PowerMeter,
+    "laser driver": roles.LaserDriver,
+    "temperature controller": roles.TemperatureController,
+    "entropy source": roles.EntropySource,
+    "optical switch": roles.OpticalSwitch,
+    "clock reference": roles.ClockReference,
+    "rotation mount": roles.RotationMount,
 }
 
 

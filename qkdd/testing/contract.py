@@ -157,6 +157,7 @@ class DriverContract(abc.ABC):
             Nowhere(host="192.0.2.1"),
             *(Nowhere(**{way: "/nonexistent/file"}) for way in ("library", "python", "recording")),
             Nowhere(program=("/nonexistent/program",)),
+            Nowhere(port="usb://0000:0000/nobody"),
         ]
         made = 0
         with no_leaks():
@@ -246,14 +247,12 @@ class DriverContract(abc.ABC):
                 if not (field.settable and field.range):
                     continue
                 low, high = field.range
-                site = [_written(field.unit, low + 0.25 * (high - low)), _written(field.unit, low + 0.5 * (high - low))]
+                site = [_written(field, low + 0.25 * (high - low)), _written(field, low + 0.5 * (high - low))]
                 driver = self.make(address, limits={name: site})
                 with pytest.raises(errors.OutOfRange):
                     driver.check(name, low + 0.9 * (high - low))
                 with pytest.raises(errors.DeviceConfigError):
-                    self.make(
-                        address, limits={name: [_written(field.unit, high * 2 + 1), _written(field.unit, high * 3 + 2)]}
-                    )
+                    self.make(address, limits={name: [_written(field, high * 2 + 1), _written(field, high * 3 + 2)]})
             with pytest.raises(errors.DeviceConfigError):
                 self.make(address, limits={"no such field": ["1 V", "2 V"]})
 
@@ -392,7 +391,8 @@ class DriverContract(abc.ABC):
         if field.choices:
             return next(choice for choice in field.choices if choice != now[0])
         low, high = field.range
-        return low + (0.3 if abs(now[0] - low) > 0.4 * (high - low) else 0.45) * (high - low)
+        value = low + (0.3 if abs(now[0] - low) > 0.4 * (high - low) else 0.45) * (high - low)
+        return round(value) if field.kind is int else value
 
     def test_late_answers_do_no_harm(self) -> None:
         async def scene(simulator: SimulatorLike, address: AddressLike) -> None:
@@ -419,5 +419,8 @@ class DriverContract(abc.ABC):
         self.run(scene)
 
 
-def _written(unit: Any, value: float) -> Any:
-    return f"{value:.12g} {unit.base}" if unit is not None else value
+def _written(field: Any, value: float) -> Any:
+    """As it stands in a configuration."""
+    if field.unit is not None:
+        return f"{value:.12g} {field.unit.base}"
+    return round(value) if field.kind is int else value

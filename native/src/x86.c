@@ -83,12 +83,14 @@ static inline AVX2 __m128i reversed(__m128i v) {
     return _mm_shuffle_epi8(v, _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
 }
 
-/* (high : low) * x^-128 modulo the POLYVAL polynomial: each step clears the lowest 64 bits with 0xC2 << 56 = x^63 + x^62 + x^57. */
+/* (high : low) * x^-128 modulo the POLYVAL polynomial x^128 + x^127 + x^126 + x^121 + 1: its multiples clear the low two words one
+ * after the other. By shifts, because the multiplier is what the hash waits for. Of the second word the first step changes only
+ * bits from 57 on, so what its low bits add to the third word can be taken before. */
 static inline AVX2 __m128i reduce(__m128i low, __m128i high) {
-    const __m128i fold = _mm_set1_epi64x((long long)0xC200000000000000u);
-    low = _mm_xor_si128(_mm_shuffle_epi32(low, 0x4E), _mm_clmulepi64_si128(low, fold, 0x00));
-    low = _mm_xor_si128(_mm_shuffle_epi32(low, 0x4E), _mm_clmulepi64_si128(low, fold, 0x00));
-    return _mm_xor_si128(high, low);
+    __m128i up = _mm_xor_si128(_mm_xor_si128(_mm_slli_epi64(low, 63), _mm_slli_epi64(low, 62)), _mm_slli_epi64(low, 57));
+    low = _mm_xor_si128(low, _mm_slli_si128(up, 8));
+    __m128i down = _mm_xor_si128(_mm_xor_si128(_mm_srli_epi64(low, 1), _mm_srli_epi64(low, 2)), _mm_srli_epi64(low, 7));
+    return _mm_xor_si128(_mm_xor_si128(high, _mm_srli_si128(up, 8)), _mm_xor_si128(low, down));
 }
 
 static inline AVX2 __m128i joined(__m128i low, __m128i middle, __m128i high) {
@@ -118,7 +120,7 @@ AVX2 void qkdd_avx2_ghash_blocks(qkdd_poly_hash *state, const uint8_t *data, siz
         for (; blocks >= 8; blocks -= 8, data += 128) {
             __m128i low = _mm_setzero_si128(), middle = low, high = low;
 #pragma GCC unroll 8
-            for (int i = 0; i < 8; i++) {
+            for (int i = 7; i >= 0; i--) { /* the block that waits for the round before comes last */
                 __m128i x = reversed(load128(data + 16 * i));
                 if (i == 0) x = _mm_xor_si128(x, sum);
                 __m128i y = _mm_xor_si128(x, _mm_shuffle_epi32(x, 0x4E));
@@ -146,7 +148,8 @@ static inline AVX512 __m128i folded_lanes(__m512i v) {
 
 static inline AVX512 __m512i swapped512(__m512i v) { return _mm512_shuffle_epi32(v, (_MM_PERM_ENUM)0x4E); }
 
-/* The vector form of reduce. */
+/* The vector form of reduce, by products: four lanes are as dear as one. Each step clears the lowest 64 bits with
+ * 0xC2 << 56 = x^63 + x^62 + x^57. */
 static inline AVX512 __m512i reduce512(__m512i low, __m512i middle, __m512i high) {
     const __m512i fold = _mm512_set1_epi64((long long)0xC200000000000000u);
     low = _mm512_xor_si512(low, _mm512_bslli_epi128(middle, 8));

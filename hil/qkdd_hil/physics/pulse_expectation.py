@@ -8,6 +8,7 @@ p_dc, Rusca et al. 2018 (S8.3). A slot with clicks in both bases counts half in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,8 +38,14 @@ class PulsedMeans:
         return float(chances) * self.pulse_hz + self.stray_hz
 
     def live(self, p: Sequence[float], p_x: float, dead_s: float) -> float:
-        """Share of the time when no detector is blanked for `dead_s` after a click (S8.3, B3)."""
-        return 1.0 / (1.0 + self.click_rate(p, p_x) * dead_s)
+        """Share of the pulses that find the receiver open, when any click closes all detectors for `dead_s`, and again.
+
+        Clicks of light come at the slots' middles: they close the next floor(dead_s / slot) pulses. Others come at any time.
+        With a slot far shorter than dead_s it is S8.3's 1 / (1 + R t) to first order in R t.
+        """
+        per_pulse = (self.click_rate(p, p_x) - self.stray_hz) / self.pulse_hz
+        closed = math.floor(dead_s * self.pulse_hz + 1e-9)
+        return (1.0 - min(1.0, per_pulse)) ** closed * math.exp(-self.stray_hz * dead_s)
 
 
 def _outcomes(click: Matrix) -> tuple[Matrix, Matrix]:

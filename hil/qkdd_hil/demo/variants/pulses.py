@@ -31,6 +31,7 @@ P = (0.3, 0.5, 0.2)
 X_BASIS = 0.2
 INTERVAL = 0.01  # relative, of the mean photon numbers
 GATE = 0.2  # of a slot: 20 ns at 10 MHz, ten bins of the tagger
+GATE_LEAST = 12e-9  # s: two bins on each side of a click that sits on the rim of its bin
 DEAD_TIME = "80 ns"  # the longest of the detectors is 60 ns
 MISMATCH = 0.005  # of the efficiencies; those of the bench differ by 0.5 % from the least to the greatest
 LEAK_FACTOR = 1.16  # of error correction over its Shannon limit
@@ -68,7 +69,10 @@ class Pulses:
         return {"board": {"driver": "qkdd_transmitter", **where, "settings": settings}}
 
     def link(self, side: str) -> dict[str, Any]:
-        ours = {"transmitter": "board"} if side == "alice" else RECEIVER_LINK
+        ours: dict[str, Any] = {"transmitter": "board"}
+        if side == "bob":
+            detectors = zip("HVDA", PulsedParameters().bob.detectors, strict=True)
+            ours = {**RECEIVER_LINK, "delays": {name: f"{one.delay * 1e9:.3f} ns" for name, one in detectors}}
         return {**ours, "shared": self.shared()}
 
     def shared(self) -> dict[str, Any]:
@@ -78,7 +82,7 @@ class Pulses:
             "protocol": "decoy_bb84",
             "qber_max": options.qber_max,
             "dead_time": DEAD_TIME,
-            "gate": GATE,
+            "gate": min(0.6, max(GATE, GATE_LEAST * options.pulse_rate)),
             "decoy": {
                 "pulse_rate": f"{options.pulse_rate:.0f} Hz",
                 "block_pulses": options.block_pulses or BLOCK_PULSES,

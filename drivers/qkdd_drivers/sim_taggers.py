@@ -8,6 +8,7 @@ import typer
 
 from qkdd_drivers.picoquant.sim import HydraHarpSim, MultiHarpSim, PicoHarpSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks
+from qkdd_drivers.s15_tdc2.sim import Tdc2Sim
 from qkdd_drivers.sim_options import Fault, Generate, Rate, Seed
 from qkdd_drivers.simkit import Simulator
 
@@ -31,3 +32,8 @@ def add_to(app: typer.Typer, run: Run) -> None:
     def picoharp330(seed: Seed = 1, rate: Rate = 10_000.0, generate: Generate = 0, fault: Fault = None) -> None:
         """PicoQuant PicoHarp 330 time tagger (fake vendor library)."""
         run(PicoHarpSim(PoissonClicks(rate, seed), seed=seed, generate=generate), fault)
+
+    @app.command()
+    def tdc2(seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
+        """S-Fifteen TDC2 time tagger (a program like readevents7)."""
+        run(Tdc2Sim(PoissonClicks(rate, seed), seed=seed), fault)

@@ -12,7 +12,8 @@ Python 3.8. The driver's *adapter* is a file with a class `Adapter`, loaded by i
 
 What an adapter raises says what it means: ConnectionError (the instrument is not there), BlockingIOError (somebody else has it),
 PermissionError, LookupError (another instrument is there), ValueError (it refused), ImportError (the vendor's code cannot be
-used), BufferError (its buffer overran, the stream is over), TimeoutError. Anything else is a defect and is reported as a broken protocol.
+used), BufferError (its buffer overran, the stream is over), TimeoutError. Anything else is a defect and is reported as a broken
+protocol.
 
 Control frames are lines: eight hex digits of CRC-32, a space, JSON. Tags go through a ring in shared memory: `filled`,
 `freed` and `lost` are eventfds that carry counts, so that the order of memory accesses is the kernel's affair and no counter lies

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
-import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -19,6 +16,7 @@ from qkdd.device.roles import Identity
 from qkdd.device.serial_link import serial_line
 from qkdd.device.tags import StreamStart, TagBlock
 from qkdd.device.transport import ByteLink, ByteReader, FrameError, Stranger
+from qkdd_drivers.pump import Pump
 from qkdd_drivers.s15_tdc1 import protocol
 from qkdd_drivers.s15_tdc1.stream import TagStream
 
@@ -27,12 +25,9 @@ T = TypeVar("T")
 _ANSWER = 1.0  # seconds for a short answer
 _WRITE = 1.0
 _READ_CHUNK = 1 << 16
-_SLICE = 0.05  # seconds one blocking read takes at the longest: how soon a stream ends when told to
 _CADENCE = 0.05  # seconds between two blocks given out
-_LISTENED = 0.25  # seconds; the most that one empty read counts as listening, so that a process that was stopped hears no silence
 _SILENCE = 2.0  # seconds without tag or dummy (due every 0.14 s) after which the tagger counts as dead
 _CONFUSION = 5.0  # seconds in which the bytes slip again and again, after which the line counts as broken
-_BACKLOG = 1 << 26  # bytes that wait for a program that does not call read(); then the line is left to fill up
 
 
 class Tdc1(Driver):
@@ -63,7 +58,7 @@ class Tdc1(Driver):
 
     def __init__(self, name: str, config: DeviceConfig, links: Sequence[ByteLink], clock: Clock, meter: Meter) -> None:
         super().__init__(name, config, links, clock, meter)
-        self._pump: _Pump | None = None
+        self._pump: Pump | None = None
         self._stream = TagStream()
         self._last_return = 0.0
         self._sane_at = 0.0
@@ -92,7 +87,7 @@ class Tdc1(Driver):
         stamp = StreamStart(self._clock.wall(), self._clock.monotonic())
         self._stream = TagStream()
         self._last_return = self._sane_at = stamp.monotonic
-        self._pump = _Pump(self, self._clock)
+        self._pump = Pump(self, self._clock)
         return stamp
 
     async def read(self) -> TagBlock:
@@ -128,7 +123,7 @@ class Tdc1(Driver):
         if pump is not None and await pump.end():
             await self.run("stop", lambda link: link.write(protocol.STOP, _WRITE), _WRITE)
 
-    def _check_silence(self, pump: _Pump, operation: str) -> None:
+    def _check_silence(self, pump: Pump, operation: str) -> None:
         if (silent := pump.silence) > _SILENCE:
             raise self.error(errors.DeviceTimeout, operation, f"neither tags nor dummy marks for {silent:.1f} s")
 
@@ -226,51 +221,3 @@ def _quiet(link: ByteLink, clock: Clock) -> None:
         if clock.monotonic() > end:
             raise FrameError("it goes on sending after `abort`")
     link.discard()
-
-
-class _Pump:
-    """Reads the line in the bus's thread for as long as a stream runs, so that a busy event loop loses no tags."""
-
-    def __init__(self, driver: Driver, clock: Clock) -> None:
-        self._clock = clock
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._lock = threading.Lock()
-        self._ending = threading.Event()
-        self.silence = 0.0  # seconds of listening in vain; while this process did not run it did not listen
-        # no time-out of its own: every read in it has one
-        self._task = asyncio.ensure_future(driver.run("read tags", self._work, math.inf))
-
-    def _work(self, link: ByteLink) -> None:
-        while not self._ending.is_set():
-            if self._size > _BACKLOG:
-                self._ending.wait(_SLICE)
-                continue
-            began = self._clock.monotonic()
-            data = link.read(_READ_CHUNK, _SLICE)
-            if data:
-                with self._lock:
-                    self._chunks.append(data)
-                    self._size += len(data)
-                self.silence = 0.0
-            else:
-                self.silence += min(self._clock.monotonic() - began, _LISTENED)
-
-    def take(self) -> bytes:
-        """What has come since the last call."""
-        with self._lock:
-            chunks, self._chunks, self._size = self._chunks, [], 0
-        return b"".join(chunks)
-
-    def failure(self) -> BaseException | None:
-        """Why reading ended, None while it goes on."""
-        return self._task.exception() if self._task.done() else None
-
-    async def end(self) -> bool:
-        """Stop reading; True when the line was sound until now."""
-        self._ending.set()
-        try:
-            await asyncio.shield(self._task)
-        except errors.DeviceError:  # it stands in failure(), which read() raises
-            return False
-        return True

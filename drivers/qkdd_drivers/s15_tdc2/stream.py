@@ -1,0 +1,85 @@
+"""From the bytes of an a1 stream to blocks of tags: whole records, one time base, in order."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qkdd import kernels
+from qkdd.device.errors import TagsSlipped
+from qkdd.device.tags import TagBlock, in_order
+from qkdd_drivers.s15_tdc2.protocol import WRAP_PS
+
+_HOLD = 1_000_000  # ps; clicks this close to the end wait for ones that overtake them
+_STALE = 10**12  # ps; a first record that is so far from the second belongs to an earlier run
+_JUMP = 60 * 10**12  # ps; a step forward that no stream with marks makes
+_BACK = 10**9  # ps; a step back that is no disorder between inputs
+
+
+class A1Stream:
+    """One stream. `feed` takes bytes as they come; times count from the first record."""
+
+    def __init__(self, swapped: bool) -> None:
+        self._swapped = swapped
+        self._rest = b""
+        self._origin: int | None = None
+        self._last = 0  # ps on the tagger's counter, the wraps put in
+        self._wraps = 0
+        self._until = 0
+        self._times: NDArray[np.int64] = np.empty(0, np.int64)
+        self._channels: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def feed(self, data: bytes) -> TagBlock:
+        """The clicks that are now complete."""
+        if self._rest:
+            data = self._rest + data
+        whole = len(data) // 8 * 8
+        self._rest = data[whole:]
+        times, patterns, dummies = kernels.decode_a1(memoryview(data)[:whole], self._swapped)
+        void = (times == 0) & (patterns == 0) & ~dummies
+        if bool(void.any()):  # empty returns of the USB chip
+            times, patterns, dummies = times[~void], patterns[~void], dummies[~void]
+        if self._origin is None:
+            # the first record may be left over from an earlier run: it takes a second one to tell
+            if len(times) < 2:
+                self._rest = data
+                return self._empty()
+            if not 0 <= int(times[1]) - int(times[0]) <= _STALE:
+                times, patterns, dummies = times[1:], patterns[1:], dummies[1:]
+            self._origin = self._last = int(times[0])
+        if not len(times):
+            return self._empty()
+        times, slipped = self._unwrapped(times)
+        faults = (TagsSlipped.code,) if slipped else ()
+        reached = max(self._until, int(times.max()) - self._origin)
+        if bool(dummies.any()):
+            times, patterns = times[~dummies], patterns[~dummies]
+        stamps, channels = kernels.expand_patterns(times - self._origin, patterns)
+        stamps, channels, late = in_order(
+            np.concatenate((self._times, stamps)), np.concatenate((self._channels, channels))
+        )
+        if slipped:  # time does not run back behind what was given out
+            fresh = stamps > self._until
+            stamps, channels = stamps[fresh], channels[fresh]
+        self._until = max(self._until, reached - _HOLD)
+        cut = int(np.searchsorted(stamps, self._until, side="right"))
+        self._times, self._channels = stamps[cut:], channels[cut:]
+        return TagBlock(stamps[:cut], channels[:cut], self._until, faults=faults, reordered=late)
+
+    def _unwrapped(self, times: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
+        """Times with the counter's wraps put in, and whether they jump as no clock does."""
+        times = times + self._wraps * WRAP_PS
+        if self._last - int(times[0]) > WRAP_PS // 2:
+            times += WRAP_PS
+            self._wraps += 1
+        steps = np.diff(times, prepend=self._last)
+        wraps = steps < -(WRAP_PS // 2)
+        if bool(wraps.any()):
+            times = times + np.cumsum(wraps) * WRAP_PS
+            self._wraps += int(np.count_nonzero(wraps))
+            steps = np.diff(times, prepend=self._last)
+        self._last = int(times[-1])
+        return times, bool(np.any((steps < -_BACK) | (steps > _JUMP)))
+
+    def _empty(self) -> TagBlock:
+        return TagBlock(np.empty(0, np.int64), np.empty(0, np.uint8), self._until)

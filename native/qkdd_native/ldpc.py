@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from qkdd_native.status import Status, StatusError, check
 FAMILY = Path(__file__).parent / "codes" / "bsc65536.qc"
 FAMILY_SHA256 = "a78e8cf04628bc03a62e89aa48a8502dfa13bf591817d13b88382e8f11c29cdc"
 MAGIC = b"QKDDQC01"
+LIFTING_MOST = 4096
+GOLDEN = 0.6180339887498949  # multiples of it modulo 1 are spread evenly
 KNOWN = 95  # value of a bit that cannot be wrong
 
 
@@ -38,6 +40,8 @@ class LdpcCode:
         "rows",
         "start",
     )
+
+    KNOWN = KNOWN
 
     def __init__(
         self,
@@ -72,6 +76,52 @@ class LdpcCode:
     def leak(self) -> float:
         """Syndrome bits over bits of a whole frame, without retries."""
         return self.rows / self.columns
+
+    def lifting_for(self, bits: int) -> int:
+        """The least lifting whose frames hold `bits` bits."""
+        return 64 * -(-bits // (64 * self.columns))
+
+    def adapted(self, bits: int) -> Self:
+        """This code for a frame of `bits` bits: the lifting is the least that holds them, columns that stay empty are dropped.
+
+        A shift s becomes s mod 64 + 64 · (⌊s / 64⌋ mod ⌊lifting / 64⌋), so cycles of four that are none modulo 64 stay none.
+        Dropped (shortened) columns are those of `shortening_order`. Raises StatusError if bits lies outside 1 to 8192 · columns.
+        """
+        most = LIFTING_MOST * self.columns
+        if not 1 <= bits <= most:
+            raise StatusError(Status.BAD_ARGUMENT, f"a frame has 1 to {most} bits, not {bits}")
+        lifting = self.lifting_for(bits)
+        kept = max(-(-bits // lifting), self.columns - self.shortening_order().size)
+        keep = np.ones(self.columns, np.bool_)
+        keep[self.shortening_order()[: self.columns - kept]] = False
+        edges = keep[self._columns_of]
+        rows_of = np.repeat(np.arange(len(self._starts) - 1), np.diff(self._starts.astype(np.int64)))
+        degrees = np.bincount(rows_of[edges], minlength=len(self._starts) - 1)
+        base = self._shifts[edges]
+        return type(self)(
+            lifting,
+            kept,
+            self.rows,
+            self.extra,
+            self.start,
+            self._limits,
+            self._tables,
+            np.append(0, np.cumsum(degrees)).astype(np.uint32),
+            (np.cumsum(keep) - 1).astype(np.uint32)[self._columns_of[edges]],
+            base % 64 + 64 * (base // 64 % np.uint32(lifting // 64)),
+        )
+
+    def shortening_order(self) -> NDArray[np.int64]:
+        """Columns in the order in which they are dropped: those of degree three and more, spread evenly over the degrees.
+
+        Columns of degree two stay: a code has about as many as it has rows, and shortening keeps the rows. A third stays in any
+        case.
+        """
+        degrees = np.bincount(self._columns_of, minlength=self.columns)
+        heavy = np.flatnonzero(degrees > 2)
+        heavy = heavy[np.argsort(degrees[heavy], kind="stable")]
+        spread = np.argsort(np.arange(len(heavy)) * GOLDEN % 1.0, kind="stable")
+        return heavy[spread][: self.columns * 2 // 3]
 
     def _code(self, rows: int) -> object:
         return ffi.new(

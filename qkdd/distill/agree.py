@@ -6,17 +6,19 @@ can differ by one block when a session broke between two seals, and that must no
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from qkdd.distill.config import DistillConfig
+from qkdd.distill.config import DistillConfig, Method
 from qkdd.distill.errors import BlockUnpaid, NoLength, PlanMismatch
 from qkdd.distill.messages import Plan
-from qkdd.distill.plan import BlockPlan, plan_block, sacrifice_plan
+from qkdd.distill.plan import BlockPlan, methods, plan_block, sacrifice_plan
 from qkdd.distill.wire import receive
 from qkdd.peer import PeerSession
 
+REASON_LENGTH = 160  # characters of alice's text that bob shows
 NO_KEY = {kind.code: kind for kind in (NoLength, BlockUnpaid)}  # why a plan may have length 0
 
 
@@ -39,10 +41,17 @@ async def accept(own: BlockPlan, config: DistillConfig, session: PeerSession, bl
         raise PlanMismatch(f"a tolerated error of {message.tolerated_error} is above qber_max", field="tolerated_error")
     if message.refusal in NO_KEY:  # to make no key is always safe to follow
         own = sacrifice_plan(own.m, message.tolerated_error, config, message.refusal)
-    elif message.tolerated_error != own.tolerated_error or own.refusal:
-        own = plan_block(own.m, message.tolerated_error, config)
+    else:
+        own = plan_block(own.m, message.tolerated_error, config, _method(message.method, config))
     theirs = msgspec.structs.asdict(message)
     for name, value in _fields(own).items():
-        if theirs[name] != value:
+        if name != "reason" and theirs[name] != value:
             raise PlanMismatch(f"{name}: here {value}, there {theirs[name]}", field=name)
-    return own
+    return replace(own, reason=message.reason[:REASON_LENGTH])
+
+
+def _method(name: str, config: DistillConfig) -> Method:
+    for method in methods(config):
+        if method == name:
+            return method
+    raise PlanMismatch(f"alice names the method {name!r}, the configuration has {config.reconciler!r}", field="method")

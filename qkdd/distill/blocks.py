@@ -88,8 +88,8 @@ class DistilledBlock:
     key: `ceil(length / 8)` bytes, most significant bit first, unused bits of the last byte zero. length: secret bits.
     test_errors of test_size opened bits; actual_errors of key_size corrected bits. leak: key-dependent bits disclosed
     in both directions. f_parities: Alice's parities over `n h(actual error)`; f_sec: the whole leak over the same.
-    rounds: exchanges of parities, each one message both ways.
-    eps: secrecy + correctness + authentication error that this block spends (secrecy part: eps_sec).
+    rounds: exchanges of parities or syndromes, each one message both ways. method: of error correction; reason: why it was
+    chosen. eps: secrecy + correctness + authentication error that this block spends (secrecy part: eps_sec).
     label: of the proof, shown wherever the length is. phase_error and decoy: of a block of pulses, whose test bits are the whole
     test basis.
     """
@@ -113,6 +113,8 @@ class DistilledBlock:
     eps_sec: float
     eps_cor: float
     acquisition_s: float
+    method: str = "cascade"
+    reason: str = ""
     label: str = ""
     phase_error: float | None = None
     decoy: DecoyStatistics | None = None

@@ -7,7 +7,8 @@ from qkdd.distill.config import DistillConfig
 from qkdd.distill.decoy import Observer, distil_decoy
 from qkdd.distill.errors import BlockUnpaid, LeakExceeded, NoLength, QberExceeded, VerifyFailed
 from qkdd.distill.pipeline import distil
-from qkdd.distill.plan import BlockPlan, plan_block, sacrifice_plan
+from qkdd.distill.plan import BlockPlan, sacrifice_plan
+from qkdd.distill.policy import Conditions, choose, machine_load
 from qkdd.distill.tracker import ErrorTracker
 from qkdd.peer import PeerSession
 
@@ -24,14 +25,15 @@ class Distiller:
         """The error count of sacrificed bits; restarts the estimate of the error rate."""
         self._tracker.seed(errors, count)
 
-    def plan(self, m: int) -> BlockPlan:
-        """The plan that the next block of m sifted bits will follow; without a length it only measures the error rate.
+    def plan(self, m: int, conditions: Conditions | None = None) -> BlockPlan:
+        """The plan that the next block of m sifted bits will follow under these conditions; without a length it only measures
+        the error rate.
 
         Raises BlockTooShort and ProofInputError as `plan_block` and `ErrorTracker.tolerated`.
         """
         tolerated = self._tracker.tolerated()
         try:
-            return plan_block(m, tolerated, self._config)
+            return choose(m, tolerated, self._config, conditions or Conditions())
         except (NoLength, BlockUnpaid) as refusal:
             return sacrifice_plan(m, tolerated, self._config, refusal.code)
 
@@ -41,7 +43,7 @@ class Distiller:
         if isinstance(block, DecoyBlock):
             return await self._distil_decoy(block, session)
         try:
-            plan = self.plan(len(block))
+            plan = self.plan(len(block), Conditions(session.rtt, machine_load(), block.acquisition_s))
             distilled = await distil(block, plan, session, self._config)
         except (QberExceeded, LeakExceeded, NoLength, BlockUnpaid) as error:
             if error.details.get("test_size"):

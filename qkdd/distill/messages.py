@@ -32,6 +32,7 @@ class Plan(BlockMessage, frozen=True, tag="distill.plan"):
     eps_auth: float
     auth_bits: int
     method: str
+    ldpc_frame: int
     reason: str
     refusal: str
 
@@ -70,7 +71,8 @@ class Parities(BlockMessage, frozen=True, tag="distill.parities"):
 
 
 class Syndromes(BlockMessage, frozen=True, tag="distill.syndromes"):
-    """alice → bob: in round 0 the syndromes of all LDPC frames in their order, later those of more rows of the frames that failed."""
+    """alice → bob: in round 0 the syndromes of all LDPC frames in their order, later those of more rows of the frames that
+    failed."""
 
     round: int
     bits: bytes

@@ -71,12 +71,14 @@ async def distil(block: SiftedBlock, plan: BlockPlan, session: PeerSession, conf
         leak=leak,
         leak_budget=plan.leak_budget,
         rounds=corrected.rounds,
-        f_parities=corrected.leak / 2 / limit,
+        f_parities=corrected.parities / limit,
         f_sec=leak / limit,
         eps=plan.eps,
         eps_sec=plan.eps_sec,
         eps_cor=plan.eps_cor,
         acquisition_s=block.acquisition_s,
+        method=plan.method,
+        reason=plan.reason,
     )
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from qkdd.distill.config import DistillConfig, ProofName
+from qkdd.distill.config import DistillConfig, Method, ProofName
 from qkdd.distill.decoy_config import DecoyProof
-from qkdd.distill.errors import BlockTooShort, BlockUnpaid, NoLength
+from qkdd.distill.errors import BlockRefused, BlockTooShort, BlockUnpaid, NoLength
+from qkdd.distill.layout import ldpc_leak
 from qkdd.security.accounting import TAG_BITS, authentication_epsilon, compose
 from qkdd.security.bbm92 import Choice, lim21_choose, tl2017_choose
 from qkdd.security.entropy import check_count, check_fraction, h2_bound
@@ -31,8 +32,9 @@ class BlockPlan:
 
     leak_budget: key-dependent bits of error correction, both directions, verdict included, tag not. tag_bits: verification
     tag. length: secret bits of the accepted block. nu, xi: slacks of the proof. auth_bits: key that the block's own tags
-    cost. eps_sec, eps_cor, eps_auth: secrecy, correctness and authentication error; `eps` is their sum. refusal: code of why the
-    block can make no key (length 0); its test bits are opened all the same, to learn the error rate.
+    cost. eps_sec, eps_cor, eps_auth: secrecy, correctness and authentication error; `eps` is their sum. method: of error
+    correction, for which leak_budget is sized; ldpc_frame: most bits of a frame. reason: why alice chose it, for people.
+    refusal: code of why the block can make no key (length 0); its test bits are opened all the same, to learn the error rate.
     """
 
     proof: ProofName | DecoyProof
@@ -51,6 +53,9 @@ class BlockPlan:
     eps_cor: float
     eps_auth: float
     auth_bits: int
+    method: Method = "cascade"
+    ldpc_frame: int = 0
+    reason: str = ""
     refusal: str = ""
 
     @property
@@ -68,26 +73,41 @@ class BlockPlan:
         return math.floor(self.tolerated_error * self.k)
 
 
-def leak_budget(n: int, tolerated_error: float, config: DistillConfig) -> int:
-    """Key-dependent bits that error correction of n bits may disclose, both directions, verdict included.
+def worst_error(n: int, tolerated_error: float, config: DistillConfig) -> float:
+    """The error rate of n bits for which a leak budget is sized.
 
-    Sized for the error that is expected, which is the tolerated error less the margin, plus half the margin or three
-    standard deviations of the count of errors, whichever is more. Each parity of alice costs two bits, because bob's own
-    parity of the same range follows from what he does next (S7.1).
+    The error that is expected, which is the tolerated error less the margin, plus half the margin or three standard deviations
+    of the count of errors, whichever is more.
     """
     expected = max(0.0, tolerated_error - config.error_margin)
     spread = math.sqrt(max(tolerated_error, 1.0 / n) / n)
-    error = min(0.5, max(tolerated_error - config.error_margin / 2.0, expected + 3.0 * spread))
+    return min(0.5, max(tolerated_error - config.error_margin / 2.0, expected + 3.0 * spread))
+
+
+def leak_budget(n: int, tolerated_error: float, config: DistillConfig, method: Method = "cascade") -> int:
+    """Key-dependent bits that error correction of n bits may disclose, both directions, verdict included.
+
+    Cascade: each parity of alice costs two bits, because bob's own parity of the same range follows from what he does next
+    (S7.1). LDPC: alice's syndromes once, and what bob answers. Raises NoLength if no LDPC code discloses that much.
+    """
+    error = worst_error(n, tolerated_error, config)
+    if method == "ldpc":
+        return ldpc_leak(n, error, config.ldpc_frame) + VERDICT_BITS
     one_way = min(n, math.ceil(config.leak_efficiency * n * h2_bound(error)) + _LEAK_FLOOR)
     return 2 * one_way + VERDICT_BITS
 
 
-def plan_block(m: int, tolerated_error: float, config: DistillConfig) -> BlockPlan:
-    """The plan for a block of m sifted bits at this tolerated error.
+def plan_block(m: int, tolerated_error: float, config: DistillConfig, method: Method | None = None) -> BlockPlan:
+    """The plan for a block of m sifted bits at this tolerated error; without a method the one that makes the longer key.
 
     Raises BlockTooShort below 64 bits, NoLength if the proof gives nothing, BlockUnpaid if the length does not exceed the key
     that the block's own tags consume, ProofInputError on numbers outside any meaning.
     """
+    if method is None:
+        plans, refusals = plans_of(m, tolerated_error, config)
+        if not plans:
+            raise refusals[-1]
+        return max(plans, key=lambda plan: plan.length)
     m = check_count("m", m)
     delta = check_fraction("tolerated_error", tolerated_error, high=0.5)
     if m < SMALLEST_BLOCK:
@@ -97,7 +117,7 @@ def plan_block(m: int, tolerated_error: float, config: DistillConfig) -> BlockPl
         raise ProofInputError(f"a tag of {tag} bits cannot meet eps_cor = {config.eps_cor}", name="eps_cor")
 
     def leak_of(n: int) -> int:
-        return leak_budget(n, delta, config)
+        return leak_budget(n, delta, config, method)
 
     proof: ProofName = "bbm92/lim2021" if m < config.small_block else config.proof
     choice: Choice | None
@@ -134,7 +154,26 @@ def plan_block(m: int, tolerated_error: float, config: DistillConfig) -> BlockPl
         eps_cor=config.eps_cor,
         eps_auth=config.eps_auth,
         auth_bits=auth_bits,
+        method=method,
+        ldpc_frame=config.ldpc_frame if method == "ldpc" else 0,
     )
+
+
+def methods(config: DistillConfig) -> tuple[Method, ...]:
+    """What the configuration allows."""
+    return ("ldpc", "cascade") if config.reconciler == "auto" else (config.reconciler,)
+
+
+def plans_of(m: int, tolerated_error: float, config: DistillConfig) -> tuple[list[BlockPlan], list[BlockRefused]]:
+    """The plans of all allowed methods, and why those without a key have none. Raises what no method can help."""
+    plans: list[BlockPlan] = []
+    refusals: list[BlockRefused] = []
+    for method in methods(config):
+        try:
+            plans.append(plan_block(m, tolerated_error, config, method))
+        except (NoLength, BlockUnpaid) as refusal:
+            refusals.append(refusal)
+    return plans, refusals
 
 
 def sacrifice_plan(m: int, tolerated_error: float, config: DistillConfig, refusal: str) -> BlockPlan:

@@ -1,0 +1,168 @@
+"""LDPC over the session: alice sends syndromes, bob decodes; frames that fail get more rows, as far as the budget goes.
+
+Rows that are held back and sent later are what punctured bits, disclosed later, are in blind reconciliation (Martinez-Mateo,
+Elkouss, Martin, Quantum Inf. Comput. 12 (2012) 791): each costs the bits that are sent and no others (decision 0108). Which
+frames failed depends on both keys, as does bob's count of errors; both are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+
+import numpy as np
+
+from qkdd import kernels
+from qkdd.distill.errors import BlockMalformed, LeakExceeded
+from qkdd.distill.layout import COUNT_BITS, ROUNDS, Layout, frame_count, layout
+from qkdd.distill.messages import Decoded, Syndromes
+from qkdd.distill.plan import VERDICT_BITS, BlockPlan
+from qkdd.distill.wire import Bits, bits_from, receive
+from qkdd.peer import PeerSession
+
+ITERATIONS = 80
+_ESTIMATE_SPREAD = 2.3  # standard deviations of the test sample's error rate that the first syndromes allow for
+
+
+def first_layout(test_errors: int, plan: BlockPlan) -> Layout:
+    """The code of round 0: for the error rate of the test bits, with the uncertainty of sample and key; within the budget."""
+    rate = (test_errors + 1) / (plan.k + 2)
+    rate += _ESTIMATE_SPREAD * math.sqrt(rate * (1.0 / plan.k + 1.0 / plan.n))
+    found = layout(plan.n, min(rate, 0.5), plan.ldpc_frame)
+    start = found or Layout(plan.n, frame_count(plan.n, plan.ldpc_frame), len(kernels.ldpc_codes()) - 1)
+    for index in range(start.code, -1, -1):
+        smaller = Layout(start.n, start.frames, index)
+        if smaller.leak + _answer_bits(smaller.frames) + VERDICT_BITS <= plan.leak_budget:
+            return smaller
+    raise LeakExceeded("no LDPC code discloses as little as the budget", leak_budget=plan.leak_budget)
+
+
+def _answer_bits(frames: int) -> int:
+    return frames + COUNT_BITS
+
+
+class Correction:
+    """One key on one node: its frames, what was disclosed of them, and (bob) what was decoded."""
+
+    def __init__(self, key: Bits, parts: Layout) -> None:
+        self.key, self.parts = key, parts
+        self.open = list(range(parts.frames))  # frames that are not corrected yet
+        self.leak = 0
+        self.parities = 0  # alice's part of the leak
+        self.rounds = 0
+        self.errors = 0
+        self._theirs: dict[int, Bits] = {}
+
+    def cost(self, round_: int) -> int:
+        """Bits that this round discloses, bob's answer included."""
+        return sum(self.parts.frame(i).syndrome_bits(round_) for i in self.open) + _answer_bits(len(self.open))
+
+    def charge(self, round_: int) -> None:
+        """Count what this round is about to disclose."""
+        self.leak += self.cost(round_)
+        self.parities += self.cost(round_) - _answer_bits(len(self.open))
+        self.rounds += 1
+
+    def syndromes(self, round_: int) -> Bits:
+        """This node's syndrome bits of this round, all open frames one after the other."""
+        return np.concatenate([self._syndrome(i, round_) for i in self.open])
+
+    def _syndrome(self, index: int, round_: int) -> Bits:
+        frame = self.parts.frame(index)
+        whole = frame.code.syndrome(frame.spread(self.key[index :: self.parts.frames]), frame.rows(round_))
+        return whole[whole.size - frame.syndrome_bits(round_) :]
+
+    def take(self, theirs: Bits, round_: int) -> None:
+        """Alice's bits of this round."""
+        at = 0
+        for index in self.open:
+            size = self.parts.frame(index).syndrome_bits(round_)
+            known = self._theirs.get(index)
+            part = theirs[at : at + size]
+            self._theirs[index] = part if known is None else np.concatenate([known, part])
+            at += size
+
+    def correct(self, index: int, round_: int) -> int | None:
+        """Decode one frame and correct the key in place: the number of errors, None if decoding failed."""
+        frame = self.parts.frame(index)
+        mine = frame.spread(self.key[index :: self.parts.frames])
+        try:
+            difference = frame.code.syndrome(mine, frame.rows(round_)) ^ self._theirs[index]
+            found, _ = frame.code.decode(difference, frame.prior(), ITERATIONS)
+        finally:
+            mine.fill(0)
+        if found is None:
+            return None
+        errors = frame.gather(found)
+        count = int(np.count_nonzero(errors))
+        if count != int(np.count_nonzero(found)):  # a shortened position cannot be wrong
+            return None
+        self.key[index :: self.parts.frames] ^= errors
+        return count
+
+    def close(self, failed: Bits) -> None:
+        """Only the frames whose bit in `failed` is set stay open."""
+        self.open = [index for index, bit in zip(self.open, failed, strict=True) if bit]
+
+
+async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSession, block: int) -> Correction:
+    """Correct bob's key to alice's. Raises LeakExceeded (both nodes), BlockMalformed, and what the session raises."""
+    work = Correction(key.copy(), first_layout(test_errors, plan))
+    done = False
+    try:
+        for round_ in range(ROUNDS + 1):
+            if work.leak + work.cost(round_) + VERDICT_BITS > plan.leak_budget:
+                break
+            work.charge(round_)
+            if session.role == "alice":
+                await _ask(work, round_, session, block)
+            else:
+                await _answer(work, round_, session, block)
+            if not work.open:
+                done = True
+                return work
+        await session.seal("reconcile", block)
+        raise LeakExceeded(
+            f"{len(work.open)} of {work.parts.frames} LDPC frames need more than the budget of {plan.leak_budget} bits",
+            leak_budget=plan.leak_budget,
+            test_errors=test_errors,
+            test_size=plan.k,
+        )
+    finally:
+        if not done:
+            work.key.fill(0)
+
+
+async def _ask(work: Correction, round_: int, session: PeerSession, block: int) -> None:
+    mine = await kernels.run(work.syndromes, round_)
+    await session.send(Syndromes(block, round_, kernels.pack_bits(mine)))
+    answer = await receive(session, Decoded, block)
+    _same_round(answer.round, round_)
+    if not work.errors <= answer.errors <= work.key.size:
+        raise BlockMalformed(f"{answer.errors} errors in {work.key.size} bits, {work.errors} before")
+    work.errors = answer.errors
+    work.close(bits_from(answer.failed, len(work.open), "failed frames"))
+
+
+async def _answer(work: Correction, round_: int, session: PeerSession, block: int) -> None:
+    message = await receive(session, Syndromes, block)
+    _same_round(message.round, round_)
+    size = sum(work.parts.frame(i).syndrome_bits(round_) for i in work.open)
+    work.take(bits_from(message.bits, size, "syndromes"), round_)
+    cores = asyncio.Semaphore(os.cpu_count() or 1)
+
+    async def one(index: int) -> int | None:
+        async with cores:
+            return await kernels.run(work.correct, index, round_)
+
+    found = await asyncio.gather(*(one(index) for index in work.open))
+    work.errors += sum(count or 0 for count in found)
+    failed = np.array([count is None for count in found], np.uint8)
+    await session.send(Decoded(block, round_, kernels.pack_bits(failed), work.errors))
+    work.close(failed)
+
+
+def _same_round(named: int, expected: int) -> None:
+    if named != expected:
+        raise BlockMalformed(f"a message of round {named}, not {expected}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from qkdd_fwbridge.keys import load_public
 from qkdd_fwbridge.messages import Role
 
 from qkdd_drivers.agiltron_ff.sim import FfSim
+from qkdd_drivers.generic_scpi.sim import GenericSim
 from qkdd_drivers.idq_id120.sim import Id120Sim
 from qkdd_drivers.idq_quantis.sim import QuantisSim
 from qkdd_drivers.ozoptics_dd100.sim import Dd100Sim
@@ -214,6 +216,23 @@ def cld1015(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault
     """Thorlabs CLD1015 laser and temperature driver (VISA)."""
     _one_place(pty, listen)
     _run(Cld1015Sim(pty=pty, listen=_scpi_place(pty, listen), seed=seed), fault)
+
+
+class Kind(StrEnum):
+    """What a mapping file may describe."""
+
+    ATTENUATOR = "attenuator"
+    SWITCH = "switch"
+    DETECTOR = "detector"
+
+
+@app.command()
+def generic(
+    pty: Pty = None, listen: Listen = None, seed: Seed = 1, kind: Kind = Kind.ATTENUATOR, fault: Fault = None
+) -> None:
+    """An instrument for the generic SCPI drivers (VISA), with its mapping file."""
+    _one_place(pty, listen)
+    _run(GenericSim(kind.value, pty=pty, listen=_scpi_place(pty, listen), seed=seed), fault)
 
 
 @app.command()

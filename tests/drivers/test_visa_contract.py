@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from qkdd_drivers.generic_scpi.attenuator.driver import GenericAttenuator
+from qkdd_drivers.generic_scpi.detector.driver import GenericDetector
+from qkdd_drivers.generic_scpi.sim import GenericSim
+from qkdd_drivers.generic_scpi.switch.driver import GenericSwitch
 from qkdd_drivers.idq_id120.driver import Id120
 from qkdd_drivers.idq_id120.sim import Id120Sim
 from qkdd_drivers.idq_quantis.driver import Quantis
@@ -179,12 +183,13 @@ class TestId120(Quick):
         assert await driver.set_bias(0, 160.0) == pytest.approx(160.0)
         await driver.set_enabled(False)
         await driver.set_enabled(True)
-        assert (await driver.get("bias"))[0] == pytest.approx(160.0)
+        assert (await driver.bias()) == pytest.approx(await driver.get("bias_voltage"))
+        assert (await driver.get("bias_voltage"))[0] == pytest.approx(160.0)
         assert len((await driver.counts()).counts) == 1
 
     def test_it_closes_without_bias_and_warm_unless_told(self) -> None:
         async def scene(simulator: Any, address: Any) -> None:
-            settings = {"cooler": True, "bias": "150 V", "on_close": "hold"}
+            settings = {"cooler": True, "bias_voltage": "150 V", "on_close": "hold"}
             async with self.make(address, settings=settings) as driver:
                 assert await driver.get("cooler") == (True,)
                 assert simulator.bias == pytest.approx(150.0, abs=0.041)
@@ -202,7 +207,7 @@ class TestId120(Quick):
         async def scene(simulator: Any, address: Any) -> None:
             async with self.make(address) as driver:
                 simulator.inject("lie")
-                for field, value in (("bias", 100.0), ("cooler", True), ("polarity", "negative")):
+                for field, value in (("bias_voltage", 100.0), ("cooler", True), ("polarity", "negative")):
                     with pytest.raises(errors.CommandRefused):
                         await driver.set(field, value)
                 simulator.inject("clear")
@@ -219,22 +224,23 @@ class TestSpd(Quick):
         return SpdSim()
 
     def make(self, address: AddressLike, wrap: Any = None, **config: Any) -> Driver:
-        return super().make(address, wrap, **({"limits": {"bias": ["0 V", "1000 V"]}} | config))
+        return super().make(address, wrap, **({"limits": {"bias_voltage": ["0 V", "1000 V"]}} | config))
 
     async def exercise(self, driver: Any) -> None:
         await driver.set("gate_time", 0.02)
         assert await driver.set_bias(0, 150.0) == pytest.approx(150.0)
         await driver.set_enabled(False)
         await driver.set_enabled(True)
-        assert (await driver.get("bias"))[0] == pytest.approx(150.0)
+        assert (await driver.bias()) == pytest.approx(await driver.get("bias_voltage"))
+        assert (await driver.get("bias_voltage"))[0] == pytest.approx(150.0)
         assert (await driver.counts()).period == pytest.approx(0.02)
 
     def test_without_limits_of_the_site_there_is_no_bias(self) -> None:
         async def scene(_: Any, address: Any) -> None:
             async with self.make(address, limits={}) as driver:
                 with pytest.raises(errors.OutOfRange):
-                    await driver.set("bias", 1.0)
-                assert await driver.set("bias", 0.0) == (0.0,)
+                    await driver.set("bias_voltage", 1.0)
+                assert await driver.set("bias_voltage", 0.0) == (0.0,)
 
         self.run(scene)
 
@@ -287,3 +293,88 @@ class TestQuantis(Quick):
             assert "no module" in error.problem
 
         self.run(scene)
+
+
+class _Generic(Quick):
+    """Their answer time stands in the mapping."""
+
+    mapping: ClassVar[str]
+
+    @pytest.fixture(autouse=True)
+    def _short(self) -> None:
+        """Nothing to shorten."""
+
+    def make(self, address: AddressLike, wrap: Any = None, **config: Any) -> Driver:
+        if not getattr(address, "options", ()):  # a place where nothing is
+            config["options"] = {"mapping": str(ROOT / "generic_scpi/mappings" / self.mapping)}
+        return super().make(address, wrap, **config)
+
+    def test_its_readme_names_every_field(self) -> None:
+        readme = (ROOT / "generic_scpi/README.md").read_text("utf-8")
+        assert not [name for name in self.driver.fields if f"`{name}`" not in readme]
+
+
+class TestGenericAttenuator(_Generic):
+    __test__ = True
+    driver = GenericAttenuator
+    driver_name = "generic_scpi_attenuator"
+    mapping = "hp8156a.toml"
+
+    def simulator(self) -> SimulatorLike:
+        return GenericSim("attenuator")
+
+    async def exercise(self, driver: Any) -> None:
+        assert driver.attenuation_range == (0.0, 60.0)
+        assert await driver.set_attenuation(33.25) == pytest.approx(33.25, abs=0.02)
+
+    def other_value(self, field: Any, now: tuple[Any, ...]) -> Any:  # type: ignore[override]
+        return 20.0 if now[0] > 40 else 50.0
+
+    def test_it_opens_and_closes_dark(self) -> None:
+        seen: list[float] = []
+
+        async def scene(_: Any, address: Any) -> None:
+            async with self.make(address, settings={"attenuation": "12 dB"}):
+                assert seen == [60.0, 12.0]
+            assert seen[-1] == 60.0
+
+        self.simulator = lambda: GenericSim("attenuator", seen.append)  # type: ignore[method-assign]
+        self.run(scene)
+
+
+class TestGenericSwitch(_Generic):
+    __test__ = True
+    driver = GenericSwitch
+    driver_name = "generic_scpi_switch"
+    mapping = "example-switch.toml"
+
+    def simulator(self) -> SimulatorLike:
+        return GenericSim("switch")
+
+    async def exercise(self, driver: Any) -> None:
+        assert driver.positions == 4
+        assert await driver.select(3) == 3
+        assert await driver.read_position() == 3
+
+    def other_value(self, field: Any, now: tuple[Any, ...]) -> Any:  # type: ignore[override]
+        return 2 if now[0] != 2 else 4
+
+
+class TestGenericDetector(_Generic):
+    __test__ = True
+    driver = GenericDetector
+    driver_name = "generic_scpi_detector"
+    mapping = "example-detector.toml"
+
+    def simulator(self) -> SimulatorLike:
+        return GenericSim("detector")
+
+    async def exercise(self, driver: Any) -> None:
+        assert driver.detectors == 4
+        assert await driver.set_bias(2, 20e-6) == pytest.approx(20e-6)
+        assert (await driver.bias())[2] == pytest.approx(20e-6)
+        await driver.set_enabled(True)
+        assert len((await driver.counts()).counts) == 4
+
+    def other_value(self, field: Any, now: tuple[Any, ...]) -> Any:  # type: ignore[override]
+        return 30e-6 if now[0] < 20e-6 else 10e-6

@@ -27,7 +27,7 @@ class Id120(ScpiDriver):
 
     error_query = ""
 
-    bias = Field(
+    bias_voltage = Field(
         doc="Control bias of the avalanche diode",
         unit=Volts,
         range=(0.0, 250.0),
@@ -107,11 +107,15 @@ class Id120(ScpiDriver):
         counts = await self.query("get counts", "COUNTERS:DETECTION_COUNT?", number)
         return CountReading(self._clock.wall(), period, (round(counts),))
 
+    async def bias(self) -> tuple[float, ...]:
+        self.require_open("get bias")
+        return (await self._read("get bias", "BIAS:VOLTAGE", _MICRO),)
+
     async def set_bias(self, detector: int, value: float) -> float:
         self.require_open("set bias")
         if detector != 0:
             raise ValueError(f"there is one detector, number 0, not {detector}")
-        self.check("bias", value)
+        self.check("bias_voltage", value)
         return await self._write_bias("set bias", value)
 
     async def set_enabled(self, enabled: bool) -> None:
@@ -145,11 +149,11 @@ class Id120(ScpiDriver):
 
     # Fields
 
-    async def _get_bias(self) -> Values:
-        return (await self._read("get bias", "BIAS:VOLTAGE", _MICRO),)
+    async def _get_bias_voltage(self) -> Values:
+        return (await self._read("get bias_voltage", "BIAS:VOLTAGE", _MICRO),)
 
-    async def _set_bias(self, values: Values) -> Values:
-        return (await self._write_bias("set bias", float(values[0])),)
+    async def _set_bias_voltage(self, values: Values) -> Values:
+        return (await self._write_bias("set bias_voltage", float(values[0])),)
 
     async def _get_threshold(self) -> Values:
         return (await self._read("get threshold", "THRESHOLD:VOLTAGE", _MICRO),)

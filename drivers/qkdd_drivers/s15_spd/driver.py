@@ -29,7 +29,7 @@ class Spd(ScpiDriver):
     error_query = ""
     end = b"\r\n"
 
-    bias = Field(
+    bias_voltage = Field(
         doc="Control bias of the avalanche diode",
         unit=Volts,
         range=(0.0, 1000.0),
@@ -79,8 +79,8 @@ class Spd(ScpiDriver):
 
     def __init__(self, name: str, config: DeviceConfig, links: Sequence[ByteLink], clock: Clock, meter: Meter) -> None:
         super().__init__(name, config, links, clock, meter)
-        if "bias" not in config.limits:
-            self.narrow("bias", 0.0, 0.0)
+        if "bias_voltage" not in config.limits:
+            self.narrow("bias_voltage", 0.0, 0.0)
         self._last_bias = 0.0
 
     @classmethod
@@ -104,11 +104,15 @@ class Spd(ScpiDriver):
         counts = await self.query("get counts", "counts?", number, gate + self.answer_time)
         return CountReading(self._clock.wall(), gate, (round(counts),))
 
+    async def bias(self) -> tuple[float, ...]:
+        self.require_open("get bias")
+        return (await self._read("get bias", "hvolt"),)
+
     async def set_bias(self, detector: int, value: float) -> float:
         self.require_open("set bias")
         if detector != 0:
             raise ValueError(f"there is one detector, number 0, not {detector}")
-        self.check("bias", value)
+        self.check("bias_voltage", value)
         return await self._write_bias("set bias", value)
 
     async def set_enabled(self, enabled: bool) -> None:
@@ -134,11 +138,11 @@ class Spd(ScpiDriver):
 
     # Fields
 
-    async def _get_bias(self) -> Values:
-        return (await self._read("get bias", "hvolt"),)
+    async def _get_bias_voltage(self) -> Values:
+        return (await self._read("get bias_voltage", "hvolt"),)
 
-    async def _set_bias(self, values: Values) -> Values:
-        return (await self._write_bias("set bias", float(values[0])),)
+    async def _set_bias_voltage(self, values: Values) -> Values:
+        return (await self._write_bias("set bias_voltage", float(values[0])),)
 
     async def _get_threshold(self) -> Values:
         return (await self._read("get threshold", "threshvolt"),)

@@ -159,14 +159,18 @@ def link(body: dict[str, Any]) -> RenderableType:
 
 
 def blocks(body: list[dict[str, Any]]) -> RenderableType:
-    table = _table("block", "time", "result", "sifted", "QBER", "tolerated", "leak", "secret", "rate")
+    table = _table("block", "time", "result", "sifted", "QBER", "tolerated", "corrected by", "leak", "f", "secret", "rate")
+    reasons = {b["method"]: b["reason"] for b in reversed(body) if b["reason"]}  # of the newest block of each method
+    if reasons:
+        table.caption = "\n".join(f"{method}: {reason}" for method, reason in sorted(reasons.items()))
     for b in body:
         result = Text("accepted", style="green") if b["accepted"] else Text(b["code"] or "refused", style="red")
         speed = b["secret_bits"] / b["acquisition_s"] if b["acquisition_s"] else None
         leak = "–" if b["leak_bits"] is None else str(b["leak_bits"])
+        f_sec = "–" if b["f_sec"] is None else f"{b['f_sec']:.2f}"
         table.add_row(
             str(b["number"]), clock(b["time"]), result, str(b["sifted_bits"]), percent(b["qber"]),
-            percent(b["tolerated_error"]), leak, str(b["secret_bits"]), rate(speed),
+            percent(b["tolerated_error"]), b["method"] or "–", leak, f_sec, str(b["secret_bits"]), rate(speed),
         )  # fmt: skip
     return table
 

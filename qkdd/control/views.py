@@ -113,6 +113,9 @@ class BlockView(View, frozen=True):
     tolerated_error: float | None
     leak_bits: int | None
     secret_bits: int
+    method: str | None = None
+    reason: str | None = None
+    f_sec: float | None = None
 
 
 class SpoolView(View, frozen=True):

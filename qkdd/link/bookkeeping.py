@@ -112,10 +112,14 @@ class Bookkeeping:
                 f_sec=block.f_sec,
                 acquisition_s=block.acquisition_s,
                 processing_s=processing_s,
+                method=block.method,
+                reason=block.reason,
             )
         )
         name = self._name
         self._meter.add("qkdd_blocks_accepted_total", link=name)
+        self._meter.add("qkdd_blocks_corrected_total", link=name, method=block.method)
+        self._meter.set("qkdd_block_correction_efficiency_ratio", block.f_sec, link=name)
         self._meter.add("qkdd_secret_bits_total", block.length, link=name)
         self._meter.set("qkdd_secret_key_rate_bits_per_second", block.length / block.acquisition_s, link=name)
         self._meter.set("qkdd_block_leak_bits", block.leak, link=name)

@@ -26,7 +26,8 @@ class BlockRecord(msgspec.Struct, frozen=True):
     """One block as an operator sees it; no key material. Unknown numbers are None.
 
     code: None when accepted, else the stable code of the refusal. acquisition_s, processing_s: durations in seconds.
-    leak: key-dependent bits disclosed in both directions; f_sec: leak over the Shannon limit.
+    leak: key-dependent bits disclosed in both directions; f_sec: leak over the Shannon limit. method: of error
+    correction ("ldpc", "cascade"); reason: why alice chose it.
     """
 
     number: int
@@ -41,6 +42,8 @@ class BlockRecord(msgspec.Struct, frozen=True):
     f_sec: float | None
     acquisition_s: float
     processing_s: float
+    method: str | None = None
+    reason: str | None = None
 
 
 class LinkSnapshot(msgspec.Struct, frozen=True):

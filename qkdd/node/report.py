@@ -83,6 +83,9 @@ def block_view(block: BlockRecord) -> views.BlockView:
         tolerated_error=block.tolerated,
         leak_bits=block.leak,
         secret_bits=block.length,
+        method=block.method,
+        reason=block.reason,
+        f_sec=block.f_sec,
     )
 
 

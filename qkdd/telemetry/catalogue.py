@@ -142,6 +142,15 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
     ),
     "blocks": (
         _counter("qkdd_blocks_accepted_total", "1", "Blocks that gave key.", "link"),
+        _counter(
+            "qkdd_blocks_corrected_total", "1", "Accepted blocks by method of error correction.", "link", "method"
+        ),
+        _gauge(
+            "qkdd_block_correction_efficiency_ratio",
+            "ratio",
+            "Bits disclosed by reconciliation of the last block over the Shannon limit.",
+            "link",
+        ),
         _counter("qkdd_blocks_refused_total", "1", "Blocks that were discarded, by reason code.", "link", "code"),
         _counter("qkdd_secret_bits_total", "bits", "Secret bits of accepted blocks.", "link"),
         _gauge(

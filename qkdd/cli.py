@@ -156,7 +156,9 @@ def demo(context: typer.Context) -> None:
 
 @app.command(context_settings=_PASS_ON, add_help_option=False)
 def bench(context: typer.Context) -> None:
-    """Benchmarks of this machine: `kernels`, or the whole chain (qkdd_hil), or, without the bench, the kernels."""
+    """Benchmarks of this machine: `kernels`, `pipeline`, or the whole chain (qkdd_hil), or, without the bench, the kernels."""
+    if context.args[:1] == ["pipeline"]:
+        _become("qkdd.bench.pipeline", context.args[1:])
     if context.args[:1] == ["kernels"]:
         _become("qkdd_native.bench", context.args[1:])
     for module in ("qkdd_hil.benchmarks", "qkdd_native.bench"):

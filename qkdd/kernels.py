@@ -64,11 +64,13 @@ __all__ = [
     "pack_bits",
     "poisson_surprise",
     "poly_hash",
+    "random_subset",
     "run",
     "select_variant",
     "sift_coincidences",
     "symbol_decode",
     "symbol_encode",
+    "split_subset",
     "toeplitz",
     "toeplitz_packed",
     "toeplitz_workspace",
@@ -162,6 +164,8 @@ def _raising_methods(*names: str) -> Callable[[type[C]], type[C]]:
 
 pack_bits = _raising(_bits.pack_bits)
 unpack_bits = _raising(_bits.unpack_bits)
+random_subset = _raising(_bits.random_subset)
+split_subset = _raising(_bits.split_subset)
 crc32c = _raising(_bits.crc32c)
 
 Tdc1State = _tags.Tdc1State

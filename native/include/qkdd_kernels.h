@@ -45,6 +45,15 @@ qkdd_status qkdd_pack_bits(const uint8_t *bits, size_t count, uint8_t *packed);
 /* bits[count] from packed[(count + 7) / 8]; non-zero unused low bits are QKDD_MALFORMED (bits zeroed). */
 qkdd_status qkdd_unpack_bits(const uint8_t *packed, size_t count, uint8_t *bits);
 
+/* ---- random subsets: maps and bits packed, most significant bit first, unused bits 0 ---- */
+/* Chooses positions 0 .. m - 1 (m below 2^32) in map[(m + 7) / 8] until *missing of them are new or the random numbers (4 bytes
+ * each, uniform and independent) are used up; *missing is what is left to choose. All subsets of a size are equally likely. */
+qkdd_status qkdd_subset_draw(const uint8_t *random, size_t draws, size_t m, uint8_t *map, size_t *missing);
+/* inside[(k + 7) / 8]: the k bits under the map, in their order; outside[(m - k + 7) / 8]: the others. A map of another size than
+ * k is QKDD_MALFORMED. Constant-time in the bits. */
+qkdd_status qkdd_subset_split(const uint8_t *bits, const uint8_t *map, size_t m, size_t k, uint8_t *inside,
+                              uint8_t *outside);
+
 /* ---- time tags ---- */
 typedef struct {
     int64_t wraps;        /* times the 27-bit counter has wrapped */

@@ -1,11 +1,13 @@
-"""Packing of bits and checksums."""
+"""Packing of bits, random subsets, checksums."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qkdd_native._kernels import lib
+from qkdd_native._kernels import ffi, lib
 from qkdd_native.arrays import ByteLike, octets, pointer, size, vector
 from qkdd_native.status import Status, StatusError, check
 
@@ -33,6 +35,48 @@ def unpack_bits(data: ByteLike, n: int) -> NDArray[np.uint8]:
     bits = np.empty(n, np.uint8)
     check(lib.qkdd_unpack_bits(view, n, pointer(bits)), "unpack_bits")
     return bits
+
+
+_DRAWS = 1 << 15  # random numbers a call
+
+
+def random_subset(m: int, k: int, random: Callable[[int], bytes]) -> bytearray:
+    """Map of k of m positions, packed, every subset of that size equally likely. random(n) gives n uniform bytes.
+
+    0 <= k <= m < 2^32. Draws positions until k are chosen (or, if fewer, the m - k that are not).
+    """
+    size(m, "m", 2**32 - 1)
+    if not 0 <= k <= m:
+        raise StatusError(Status.BAD_ARGUMENT, f"random_subset: k must be between 0 and m = {m}, not {k}")
+    chosen = bytearray((m + 7) // 8)
+    missing = ffi.new("size_t *", min(k, m - k))
+    view = ffi.from_buffer("uint8_t[]", chosen)
+    while missing[0]:
+        draws = min(_DRAWS, missing[0] + missing[0] // 8 + 16)
+        check(lib.qkdd_subset_draw(random(4 * draws), draws, m, view, missing), "random_subset")
+    if k > m - k:
+        inverse = np.frombuffer(chosen, np.uint8) ^ np.uint8(0xFF)
+        chosen[:] = inverse.tobytes()
+        if m % 8:
+            chosen[-1] &= 0xFF00 >> m % 8 & 0xFF
+    return chosen
+
+
+def split_subset(packed: ByteLike, chosen: ByteLike, m: int, k: int) -> tuple[bytearray, bytearray]:
+    """(the k bits under the map `chosen`, the m - k others), each in their order; everything packed, unused bits 0.
+
+    Malformed: a map with another number of positions, or set bits behind the last. Constant-time in the bits.
+    """
+    size(m, "m")
+    views = octets(packed, "packed"), octets(chosen, "chosen")
+    if not 0 <= k <= m or any(len(view) != (m + 7) // 8 for view in views):
+        raise StatusError(Status.BAD_ARGUMENT, f"split_subset: {m} bits take {(m + 7) // 8} bytes, and 0 <= k <= m")
+    inside, outside = bytearray((k + 7) // 8), bytearray((m - k + 7) // 8)
+    code = lib.qkdd_subset_split(
+        *views, m, k, ffi.from_buffer("uint8_t[]", inside), ffi.from_buffer("uint8_t[]", outside)
+    )
+    check(code, "split_subset")
+    return inside, outside
 
 
 def crc32c(data: ByteLike) -> int:

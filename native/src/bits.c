@@ -4,25 +4,19 @@
 #include "internal.h"
 
 #define LOW_BITS 0x0101010101010101u
-#define MSB_FIRST 0x8040201008040201u /* sum of 2^(9 i), i = 0..7 */
 #define LSB_FIRST 0x0102040810204080u /* sum of 2^(7 i), i = 1..8 */
 
+#define CHUNK 64 /* words that are turned at a time */
+
 qkdd_status qkdd_pack_bits(const uint8_t *bits, size_t count, uint8_t *packed) {
-    uint64_t seen = 0;
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-        uint64_t v = load_le64(bits + i);
-        seen |= v;
-        packed[i / 8] = (uint8_t)((v * MSB_FIRST) >> 56);
+    uint64_t words[CHUNK], seen = 0;
+    for (size_t done = 0; done < count; done += 64 * CHUNK) {
+        size_t some = count - done < 64 * CHUNK ? count - done : 64 * CHUNK;
+        seen |= qkdd_pack_words(bits + done, some, words);
+        qkdd_packed_from_words(words, some, packed + done / 8);
     }
-    if (i < count) {
-        uint8_t tail[8] = {0};
-        memcpy(tail, bits + i, count - i);
-        uint64_t v = load_le64(tail);
-        seen |= v;
-        packed[i / 8] = (uint8_t)((v * MSB_FIRST) >> 56);
-    }
-    if (seen & ~(uint64_t)LOW_BITS) {
+    wipe(words, sizeof words);
+    if (seen > 1) {
         memset(packed, 0, (count + 7) / 8);
         return QKDD_MALFORMED;
     }
@@ -30,18 +24,17 @@ qkdd_status qkdd_pack_bits(const uint8_t *bits, size_t count, uint8_t *packed) {
 }
 
 qkdd_status qkdd_unpack_bits(const uint8_t *packed, size_t count, uint8_t *bits) {
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8) store_le64(bits + i, ((packed[i / 8] * (uint64_t)MSB_FIRST) >> 7) & LOW_BITS);
-    if (i < count) {
-        uint8_t tail[8];
-        uint8_t last = packed[i / 8];
-        if (last & (0xFFu >> (count - i))) {
-            memset(bits, 0, count);
-            return QKDD_MALFORMED;
-        }
-        store_le64(tail, ((last * (uint64_t)MSB_FIRST) >> 7) & LOW_BITS);
-        memcpy(bits + i, tail, count - i);
+    if (count % 8 && packed[count / 8] & (0xFFu >> count % 8)) {
+        memset(bits, 0, count);
+        return QKDD_MALFORMED;
     }
+    uint64_t words[CHUNK];
+    for (size_t done = 0; done < count; done += 64 * CHUNK) {
+        size_t some = count - done < 64 * CHUNK ? count - done : 64 * CHUNK;
+        qkdd_words_from_packed(packed + done / 8, some, words);
+        qkdd_unpack_words(words, some, bits + done);
+    }
+    wipe(words, sizeof words);
     return QKDD_OK;
 }
 
@@ -72,7 +65,7 @@ uint64_t qkdd_portable_pack_words(const uint8_t *bits, size_t words, uint64_t *o
 void qkdd_portable_unpack_words(const uint64_t *words, size_t count, uint8_t *bits) {
     for (size_t i = 0; i < 8 * count; i++) {
         uint64_t byte = (words[i / 8] >> (i % 8 * 8)) & 0xFF;
-        /* reverse the byte's order against MSB_FIRST by spreading with the other multiplier */
+        /* the other multiplier spreads a byte, lowest bit first; its highest bit goes alone */
         store_le64(bits + 8 * i, (((byte & 0x7F) * 0x0002040810204081u) & LOW_BITS) | ((byte >> 7) << 56));
     }
 }
@@ -121,8 +114,13 @@ uint64_t qkdd_words_from_packed(const uint8_t *packed, size_t count, uint64_t *w
 }
 
 void qkdd_packed_from_words(const uint64_t *words, size_t count, uint8_t *packed) {
-    size_t bytes = (count + 7) / 8;
-    for (size_t i = 0; i < bytes; i += 8) {
+    size_t bytes = (count + 7) / 8, whole = count / 64;
+    for (size_t i = 0; i < whole; i++) {
+        uint64_t v = words[i];
+        turn_bytes(&v, 1);
+        store_le64(packed + 8 * i, v);
+    }
+    for (size_t i = 8 * whole; i < bytes; i += 8) {
         uint8_t eight[8];
         uint64_t v = words[i / 8];
         if (i / 8 == count / 64) v &= ((uint64_t)1 << count % 64) - 1; /* what lies behind the last bit */

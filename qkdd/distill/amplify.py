@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
-
 from qkdd import kernels
 from qkdd.core.secret import Secret
+from qkdd.distill.errors import BlockMalformed
 from qkdd.distill.messages import Amplified, AmplifySeed
-from qkdd.distill.wire import Bits, bits_from, receive
+from qkdd.distill.wire import Bits, bytes_of_size, receive
 from qkdd.peer import PeerSession
 
 
-def random_bits(count: int) -> Bits:
-    """uint8[count] of 0 and 1 from the operating system's generator."""
-    return np.unpackbits(np.frombuffer(os.urandom((count + 7) // 8), np.uint8), count=count)
+def random_bits(count: int) -> bytes:
+    """`count` random bits, packed, unused bits of the last byte 0."""
+    data = bytearray(os.urandom((count + 7) // 8))
+    if count % 8:
+        data[-1] &= 0xFF00 >> count % 8 & 0xFF
+    return bytes(data)
 
 
 async def amplify(key: Bits, length: int, session: PeerSession, block: int) -> Secret:
@@ -27,14 +29,17 @@ async def amplify(key: Bits, length: int, session: PeerSession, block: int) -> S
     size = key.size + length - 1
     if session.role == "alice":
         seed = random_bits(size)
-        await session.send(AmplifySeed(block, kernels.pack_bits(seed)))
+        await session.send(AmplifySeed(block, seed))
         await receive(session, Amplified, block)
     else:
-        seed = bits_from((await receive(session, AmplifySeed, block)).seed, size, "amplification seed")
+        message = await receive(session, AmplifySeed, block)
+        seed = bytes_of_size(message.seed, (size + 7) // 8, "amplification seed")
         await session.send(Amplified(block))
     await session.seal("amplify", block)
-    secret = await kernels.run(kernels.toeplitz, key, seed, length)
+    packed = bytearray(kernels.pack_bits(key))
     try:
-        return Secret.take(bytearray(np.packbits(secret)))
+        return Secret.take(await kernels.run(kernels.toeplitz_packed, packed, key.size, seed, length))
+    except kernels.KernelMalformed:
+        raise BlockMalformed("amplification seed: bits are set behind the last") from None
     finally:
-        secret.fill(0)
+        packed[:] = bytes(len(packed))

@@ -16,7 +16,7 @@ from qkdd.distill.blocks import SiftedBlock
 from qkdd.distill.errors import BlockMalformed, QberExceeded
 from qkdd.distill.messages import TestBits, TestSubset
 from qkdd.distill.plan import BlockPlan
-from qkdd.distill.wire import Bits, bits_from, receive
+from qkdd.distill.wire import Bits, bits_from, bytes_of_size, receive
 from qkdd.peer import PeerSession
 
 
@@ -30,12 +30,7 @@ class Estimate:
 
 def random_subset(m: int, k: int) -> Bits:
     """Bit map uint8[m] with exactly k ones, uniform over all subsets of that size."""
-    while True:
-        draws = np.frombuffer(os.urandom(8 * m), np.uint64)
-        order = np.partition(draws, (k - 1, k)) if k < m else np.sort(draws)
-        if k == m or order[k - 1] < order[k]:  # a tie at the border would favour one position: draw again
-            subset: Bits = (draws <= order[k - 1]).astype(np.uint8)
-            return subset
+    return kernels.unpack_bits(kernels.random_subset(m, k, os.urandom), m)
 
 
 async def estimate(block: SiftedBlock, plan: BlockPlan, session: PeerSession) -> Estimate:
@@ -43,21 +38,24 @@ async def estimate(block: SiftedBlock, plan: BlockPlan, session: PeerSession) ->
 
     Raises BlockMalformed, QberExceeded (both nodes), and what the session raises.
     """
-    if session.role == "alice":
-        subset = await kernels.run(random_subset, plan.m, plan.k)
-        opened = subset.astype(np.bool_)
-        mine = block.bits[opened]
-        await session.send(TestSubset(block.number, kernels.pack_bits(subset), kernels.pack_bits(mine)))
-        theirs = bits_from((await receive(session, TestBits, block.number)).bits, plan.k, "test bits")
+    alice = session.role == "alice"
+    packed = kernels.pack_bits(block.bits)
+    if alice:
+        chosen: bytes | bytearray = await kernels.run(kernels.random_subset, plan.m, plan.k, os.urandom)
     else:
         message = await receive(session, TestSubset, block.number)
-        opened = bits_from(message.subset, plan.m, "test subset").astype(np.bool_)
-        if np.count_nonzero(opened) != plan.k:
-            raise BlockMalformed(f"the test subset has {np.count_nonzero(opened)} positions instead of {plan.k}")
-        theirs = bits_from(message.bits, plan.k, "test bits")
-        mine = block.bits[opened]
-        await session.send(TestBits(block.number, kernels.pack_bits(mine)))
-    errors = int(np.count_nonzero(mine != theirs))
+        chosen = bytes_of_size(message.subset, (plan.m + 7) // 8, "test subset")
+    try:
+        mine, rest = kernels.split_subset(packed, chosen, plan.m, plan.k)
+    except kernels.KernelMalformed:
+        raise BlockMalformed(f"the test subset does not have {plan.k} of {plan.m} positions") from None
+    if alice:
+        await session.send(TestSubset(block.number, bytes(chosen), bytes(mine)))
+        theirs = (await receive(session, TestBits, block.number)).bits
+    else:
+        theirs = message.bits
+        await session.send(TestBits(block.number, bytes(mine)))
+    errors = int(np.count_nonzero(bits_from(theirs, plan.k, "test bits") != kernels.unpack_bits(mine, plan.k)))
     await session.seal("sift", block.number)
     if errors > plan.errors_allowed:
         raise QberExceeded(
@@ -66,4 +64,6 @@ async def estimate(block: SiftedBlock, plan: BlockPlan, session: PeerSession) ->
             test_size=plan.k,
             tolerated_error=plan.tolerated_error,
         )
-    return Estimate(block.bits[~opened], errors)
+    key = kernels.unpack_bits(rest, plan.n)
+    rest[:] = bytes(len(rest))
+    return Estimate(key, errors)

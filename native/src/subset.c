@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Random subsets of a block and the two parts that they cut it into. Maps are packed, most significant bit first. */
+#include "internal.h"
+
+/* Positions are uniform: a draw of 32 bits times m, the upper half, and the few draws refused that would favour some of them
+ * (Lemire, ACM Trans. Model. Comput. Simul. 29 (2019) 3). Draws that hit a chosen position are dropped, so every subset of a size
+ * is equally likely. */
+qkdd_status qkdd_subset_draw(const uint8_t *random, size_t draws, size_t m, uint8_t *map, size_t *missing) {
+    if (m == 0 || m > UINT32_MAX || *missing > m) return QKDD_BAD_ARGUMENT;
+    uint32_t refused = (uint32_t)(((uint64_t)1 << 32) % m);
+    size_t left = *missing;
+    for (size_t i = 0; i < draws && left > 0; i++) {
+        uint32_t draw = (uint32_t)random[4 * i] | (uint32_t)random[4 * i + 1] << 8 | (uint32_t)random[4 * i + 2] << 16 |
+                        (uint32_t)random[4 * i + 3] << 24;
+        uint64_t product = (uint64_t)draw * m;
+        if ((uint32_t)product < refused) continue;
+        size_t place = product >> 32;
+        uint8_t bit = (uint8_t)(0x80 >> place % 8);
+        left -= !(map[place / 8] & bit);
+        map[place / 8] |= bit;
+    }
+    *missing = left;
+    return QKDD_OK;
+}
+
+/* The bits of `word` under `mask`, moved together at the low end (Steele, in Warren, Hacker's Delight, 7-4). */
+static inline uint64_t extract_portable(uint64_t word, uint64_t mask) {
+    word &= mask;
+    uint64_t gaps = ~mask << 1;
+    for (unsigned i = 0; i < 6; i++) {
+        uint64_t sums = gaps;
+        for (unsigned step = 1; step < 64; step *= 2) sums ^= sums << step;
+        uint64_t moving = sums & mask;
+        mask = (mask ^ moving) | (moving >> (1u << i));
+        uint64_t moved = word & moving;
+        word = (word ^ moved) | (moved >> (1u << i));
+        gaps &= ~sums;
+    }
+    return word;
+}
+
+/* Bits from the most significant end of `held` on; whole words go out. */
+typedef struct {
+    uint8_t *out;
+    uint64_t held;
+    unsigned count; /* in held, below 64 */
+} writer;
+
+static inline void put(writer *w, uint64_t bits, unsigned count) {
+    if (count == 0) return;
+    uint64_t top = bits << (64 - count);
+    unsigned room = 64 - w->count;
+    w->held |= top >> w->count;
+    if (count < room) {
+        w->count += count;
+        return;
+    }
+    store_be64(w->out, w->held);
+    w->out += 8;
+    w->count = count - room;
+    w->held = w->count ? top << room : 0;
+}
+
+static void flush(writer *w) {
+    uint8_t last[8];
+    store_be64(last, w->held);
+    memcpy(w->out, last, (w->count + 7) / 8);
+    wipe(last, sizeof last);
+}
+
+#define SPLIT(name, target, extract)                                                                                \
+    target static void name(const uint8_t *bits, const uint8_t *map, size_t words, writer *inside, writer *outside) { \
+        for (size_t i = 0; i < words; i++) {                                                                        \
+            uint64_t word = load_be64(bits + 8 * i), mask = load_be64(map + 8 * i);                                 \
+            unsigned chosen = (unsigned)__builtin_popcountll(mask);                                                 \
+            put(inside, extract(word, mask), chosen);                                                               \
+            put(outside, extract(word, ~mask), 64 - chosen);                                                        \
+        }                                                                                                           \
+    }
+
+SPLIT(split_portable, , extract_portable)
+#if defined(__x86_64__)
+#include <immintrin.h>
+SPLIT(split_bmi2, __attribute__((target("bmi2,popcnt"))), _pext_u64)
+#endif
+
+qkdd_status qkdd_subset_split(const uint8_t *bits, const uint8_t *map, size_t m, size_t k, uint8_t *inside,
+                              uint8_t *outside) {
+    size_t words = m / 64, chosen = 0;
+    uint8_t last[8] = {0}, last_map[8] = {0};
+    memcpy(last, bits + 8 * words, (m % 64 + 7) / 8);
+    memcpy(last_map, map + 8 * words, (m % 64 + 7) / 8);
+    uint64_t valid = m % 64 ? ~(uint64_t)0 << (64 - m % 64) : 0, word = load_be64(last), mask = load_be64(last_map);
+    for (size_t i = 0; i < words; i++) chosen += (size_t)__builtin_popcountll(load_le64(map + 8 * i));
+    chosen += (size_t)__builtin_popcountll(mask);
+    if ((word | mask) & ~valid || chosen != k) return QKDD_MALFORMED;
+    void (*split)(const uint8_t *, const uint8_t *, size_t, writer *, writer *) = split_portable;
+#if defined(__x86_64__)
+    if (qkdd_variant_current() != QKDD_PORTABLE) split = split_bmi2;
+#endif
+    writer in = {inside, 0, 0}, out = {outside, 0, 0};
+    split(bits, map, words, &in, &out);
+    put(&in, extract_portable(word, mask), (unsigned)__builtin_popcountll(mask));
+    put(&out, extract_portable(word, valid & ~mask), (unsigned)(m % 64) - (unsigned)__builtin_popcountll(mask));
+    flush(&in);
+    flush(&out);
+    wipe(last, sizeof last);
+    return QKDD_OK;
+}

@@ -1,0 +1,1 @@
+"""Benchmarks of the daemon's own rooms together: `qkdd bench pipeline`."""

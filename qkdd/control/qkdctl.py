@@ -22,6 +22,7 @@ from qkdd.control.audit_cli import app as audit_app
 from qkdd.control.client import DEFAULT_SOCKET, ControlClient, Refused
 from qkdd.control.errors import NoDaemon
 from qkdd.control.firmware_cli import app as firmware_app
+from qkdd.control.link_cli import app as link_app
 from qkdd.core import console
 from qkdd.core.errors import QkddError
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 calibrate_app = typer.Typer(help="Calibrate optics.", no_args_is_help=True)
 app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(firmware_app, name="firmware")
+app.add_typer(link_app, name="link")
 app.add_typer(audit_app, name="audit")
 
 _console = console.output()
@@ -130,13 +132,6 @@ def devices(
         _show(lambda: client.get("/v1/devices"), show.devices, as_json)
     else:
         _show(lambda: client.get(f"/v1/devices/{name}/fields"), show.fields, as_json)
-
-
-@app.command(epilog="Example: qkdctl link")
-def link(context: typer.Context, as_json: JsonOption = False, socket: SocketOption = None) -> None:
-    """The quantum link: error rate, visibility, clocks, rates, refusals."""
-    client = _client(context, socket)
-    _show(lambda: client.get("/v1/link"), show.link, as_json)
 
 
 @app.command(epilog="Example: qkdctl blocks --limit 50")

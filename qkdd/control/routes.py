@@ -16,6 +16,7 @@ from qkdd.control.access import Role
 from qkdd.control.errors import BadRequest
 from qkdd.control.events import Event
 from qkdd.control.firmware_views import FirmwareOrder, FirmwareView, ImageView
+from qkdd.control.security_views import AdviceView, SecurityView
 
 MAX_BLOCKS = 1000
 
@@ -86,6 +87,14 @@ async def _link(node: views.NodeControl, _call: Call) -> Any:
     return node.link()
 
 
+async def _security(node: views.NodeControl, _call: Call) -> Any:
+    return node.link_security()
+
+
+async def _advise(node: views.NodeControl, call: Call) -> Any:
+    return await node.link_advise(call.query["longest_block_s"])
+
+
 async def _blocks(node: views.NodeControl, call: Call) -> Any:
     return node.blocks(call.query["limit"] or 0)
 
@@ -144,6 +153,7 @@ def _firmware_post(verb: str, summary: str, answer: Any, handler: Handler) -> Ro
 
 V, A = Role.VIEW, Role.ADMIN
 _LIMIT = Query("limit", 1, MAX_BLOCKS, 20, "How many, newest first.")
+_LONGEST = Query("longest_block_s", 1, 86_400, None, "Seconds that a block may take at the most.")
 _SINCE = Query(
     "since", 0, 2**53, None, "Replay kept events with a higher sequence number first; 0 for all that are kept."
 )
@@ -153,6 +163,23 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/devices", V, "The configured devices.", list[views.DeviceView], _devices),
     Route("GET", "/v1/devices/{name}/fields", V, "Read all fields of a device.", list[views.FieldView], _fields),
     Route("GET", "/v1/link", V, "The quantum link.", views.LinkView, _link),
+    Route(
+        "GET",
+        "/v1/link/security",
+        V,
+        "The proof in use, its assumptions and the security budget term by term.",
+        SecurityView,
+        _security,
+    ),
+    Route(
+        "GET",
+        "/v1/link/advise",
+        V,
+        "Settings with the highest secret rate on the channel as it is; may take some seconds.",
+        AdviceView,
+        _advise,
+        query=(_LONGEST,),
+    ),
     Route("GET", "/v1/blocks", V, "The last blocks.", list[views.BlockView], _blocks, query=(_LIMIT,)),
     Route("GET", "/v1/keys", V, "Stock of key and budgets; never key bytes.", views.KeysView, _keys),
     Route("GET", "/v1/errors", V, "Error codes that came up since the start.", list[views.ErrorCount], _errors),

@@ -97,7 +97,7 @@ def status(body: dict[str, Any]) -> RenderableType:
         ("node", Text.assemble((body["node"], "bold"), f"   qkdd {body['version']}   up {duration(body['uptime_s'])}")),
         ("state", state(body["state"])),
         ("link", f"{escape(link['name'])} ({link['role']}) {link['state']}   QBER {percent(link['qber'])}   "
-                 f"secret {rate(link['secret_bits_per_s'])}"),
+                 f"secret {rate(link['secret_bits_per_s'])}" + (f" ({link['label']})" if link["label"] else "")),
         ("blocks", f"{link['blocks_accepted']} accepted, {link['blocks_refused']} refused"),
         ("keys", f"{keys['handed_over']} handed over   authentication {keys['authentication']}   "
                  f"budget spent {percent(keys['epsilon_spent_ratio'])}"),
@@ -141,7 +141,7 @@ def link(body: dict[str, Any]) -> RenderableType:
     rows: list[tuple[str, RenderableType]] = [
         ("link", Text.assemble((body["name"], "bold"), f"  {body['role']} ↔ {body['peer'] or '?'}")),
         ("state", state(body["state"])),
-        ("protocol", f"{body['protocol']}, proof {body['proof']}"),
+        ("protocol", f"{body['protocol']}, proof {body['proof']}" + (f" ({body['label']})" if body["label"] else "")),
         ("authentication", body["authentication"]),
         ("QBER", f"{percent(body['qber'])} (tolerated {percent(body['tolerated_error'])})"),
         ("visibility", f"Z {percent(body['visibility_z'])}   X {percent(body['visibility_x'])}"),
@@ -151,7 +151,7 @@ def link(body: dict[str, Any]) -> RenderableType:
         ("clicks", rate(body["clicks_per_s"], "/s")),
         ("coincidences", rate(body["coincidences_per_s"], "/s")),
         ("sifted", rate(body["sifted_bits_per_s"])),
-        ("secret", rate(body["secret_bits_per_s"])),
+        ("secret", rate(body["secret_bits_per_s"]) + (f" ({body['label']})" if body["label"] else "")),
         ("blocks", f"{body['blocks_accepted']} accepted, {body['blocks_refused']} refused"),
     ]
     rows += [(f"  {r['code']}", str(r["count"])) for r in body["refusals"]]
@@ -172,7 +172,8 @@ def blocks(body: list[dict[str, Any]]) -> RenderableType:
             str(b["number"]), clock(b["time"]), result, str(b["sifted_bits"]), percent(b["qber"]),
             percent(b["tolerated_error"]), b["method"] or "–", leak, f_sec, str(b["secret_bits"]), rate(speed),
         )  # fmt: skip
-    return table
+    labels = {b["label"] for b in body if b["label"]}
+    return Group(table, *(Text(f"secret: {label}", style="yellow") for label in sorted(labels)))
 
 
 def keys(body: dict[str, Any]) -> RenderableType:

@@ -14,6 +14,7 @@ from qkdd.control.events import EventHub
 
 if TYPE_CHECKING:
     from qkdd.control.firmware_views import FirmwareControl
+    from qkdd.control.security_views import AdviceView, SecurityView
 
 Scalar = str | float | int | bool | None
 
@@ -73,7 +74,8 @@ class RefusalView(View, frozen=True):
 
 
 class LinkView(View, frozen=True):
-    """The quantum link. `chsh_s_inferred` comes from the correlations of two bases a side; it is no Bell test."""
+    """The quantum link. `chsh_s_inferred` comes from the correlations of two bases a side; it is no Bell test. label: of the
+    proof, to be shown with every length and rate of secret bits."""
 
     name: str
     role: str
@@ -81,6 +83,7 @@ class LinkView(View, frozen=True):
     state: str
     protocol: str
     proof: str
+    label: str
     authentication: str
     qber: float | None
     tolerated_error: float | None
@@ -101,7 +104,7 @@ class LinkView(View, frozen=True):
 
 
 class BlockView(View, frozen=True):
-    """One finished block; `code` is the refusal code, None when it was accepted."""
+    """One finished block; `code` is the refusal code, None when it was accepted. label: of the proof, belongs to secret_bits."""
 
     number: int
     time: float
@@ -116,6 +119,7 @@ class BlockView(View, frozen=True):
     method: str | None = None
     reason: str | None = None
     f_sec: float | None = None
+    label: str = ""
 
 
 class SpoolView(View, frozen=True):
@@ -205,6 +209,11 @@ class NodeControl(Protocol):
         """Raises NotFound for a name that the configuration does not have."""
 
     def link(self) -> LinkView: ...
+
+    def link_security(self) -> SecurityView: ...
+
+    async def link_advise(self, longest_block_s: int | None) -> AdviceView:
+        """Raises NotNow before the link has shown what it can do."""
 
     def blocks(self, limit: int) -> list[BlockView]:
         """The last blocks, newest first."""

@@ -12,6 +12,7 @@ from qkdd import __version__, kernels
 from qkdd.control import views
 from qkdd.control.errors import BadRequest, NotNow
 from qkdd.control.events import EventHub
+from qkdd.control.security_views import AdviceView, SecurityView
 from qkdd.control.server import ControlServer
 from qkdd.core import log
 from qkdd.core.clock import Clock
@@ -21,8 +22,10 @@ from qkdd.distill import Distiller
 from qkdd.keys import HandOver, tls_profile
 from qkdd.link.session import LinkSession
 from qkdd.link.status import LinkStatus
+from qkdd.node.advice import advice_view
 from qkdd.node.boards import boards_of
 from qkdd.node.config import NodeConfig
+from qkdd.node.decoy_monitor import DecoyMonitor
 from qkdd.node.devices import Devices
 from qkdd.node.errors import ReloadRefused
 from qkdd.node.firmware import FirmwareService, Sight
@@ -31,6 +34,7 @@ from qkdd.node.linkrun import PART, PATIENCE_S, LinkRun, RunningLink
 from qkdd.node.reload import read_changes
 from qkdd.node.report import Stock, block_view, error_count, keys_view, link_view, part_view
 from qkdd.node.rooms import Rooms, open_rooms
+from qkdd.node.security_report import mode_of, security_view
 from qkdd.node.supervisor import State, Supervisor
 from qkdd.peer import PeerSession
 from qkdd.peer.tls import client_context
@@ -76,6 +80,7 @@ class Daemon:
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stock = Stock({})
+        self._monitor = DecoyMonitor(config.link.name, self.meter)
         self._tripped: QkddError | None = None
         self._stopping = self._peer_started = False
         self._started, self._started_wall = clock.monotonic(), clock.wall()
@@ -249,7 +254,7 @@ class Daemon:
             config.role,
             tagger,  # type: ignore[arg-type]  # the configuration check saw the role
             session,
-            Distiller(config.shared),
+            Distiller(config.shared, self._monitor.observe),
             self.rooms.committer,
             self.rooms.ledger,
             self.clock,
@@ -326,7 +331,16 @@ class Daemon:
         return link_view(self.config.link, run.status.snapshot, run.session, self.config.peer.peer_id)
 
     def blocks(self, limit: int) -> list[views.BlockView]:
-        return [block_view(block) for block in reversed(self.link_run.status.snapshot.last_blocks[-limit:])]
+        label = mode_of(self.config.link.shared).label
+        return [block_view(block, label) for block in reversed(self.link_run.status.snapshot.last_blocks[-limit:])]
+
+    def link_security(self) -> SecurityView:
+        return security_view(self.config.link, self._stock.ledger)
+
+    async def link_advise(self, longest_block_s: int | None) -> AdviceView:
+        longest = None if longest_block_s is None else float(longest_block_s)
+        snapshot = self.link_run.status.snapshot
+        return await asyncio.to_thread(advice_view, self.config.link, snapshot, self._monitor, longest)
 
     def drained(self) -> bool:
         """For the firmware service: no block is in hand and none begins before `resume`."""

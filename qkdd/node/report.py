@@ -11,6 +11,7 @@ from qkdd.link.config import LinkConfig
 from qkdd.link.status import BlockRecord, LinkSnapshot
 from qkdd.node.devices import error_view
 from qkdd.node.health import Health
+from qkdd.node.security_report import mode_of
 from qkdd.node.supervisor import ErrorTally, Part, State
 from qkdd.peer import ALICE_TO_BOB, BOB_TO_ALICE, PeerSession
 from qkdd.security.ledger import LedgerView
@@ -44,13 +45,15 @@ def part_view(part: Part, health: Health, clock: Clock) -> views.PartView:
 def link_view(config: LinkConfig, snapshot: LinkSnapshot, session: PeerSession | None, peer_id: str) -> views.LinkView:
     visibility = snapshot.visibility or (None, None)
     last = snapshot.last_blocks[-1] if snapshot.last_blocks else None
+    mode = mode_of(config.shared)
     return views.LinkView(
         name=config.name,
         role=config.role,
         peer=peer_id,
         state=snapshot.state.value,
         protocol=config.shared.protocol,
-        proof=config.shared.proof,
+        proof=mode.id,
+        label=mode.label,
         authentication=session.mode if session is not None else "none",
         qber=snapshot.qber,
         tolerated_error=last.tolerated if last is not None else None,
@@ -71,7 +74,7 @@ def link_view(config: LinkConfig, snapshot: LinkSnapshot, session: PeerSession |
     )
 
 
-def block_view(block: BlockRecord) -> views.BlockView:
+def block_view(block: BlockRecord, label: str) -> views.BlockView:
     return views.BlockView(
         number=block.number,
         time=block.wall,
@@ -86,6 +89,7 @@ def block_view(block: BlockRecord) -> views.BlockView:
         method=block.method,
         reason=block.reason,
         f_sec=block.f_sec,
+        label=label,
     )
 
 

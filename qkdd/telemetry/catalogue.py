@@ -138,6 +138,37 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         _counter("qkdd_link_clicks_total", "1", "Clicks taken from the tagger.", "link"),
         _counter("qkdd_link_tags_lost_total", "1", "Clicks that the tagger or its wire is known to have lost.", "link"),
         _counter("qkdd_link_coincidences_total", "1", "Matched coincidences.", "link"),
+        _counter("qkdd_link_pulses_total", "1", "Pulses whose symbols the transmitter streamed (decoy_bb84).", "link"),
+        _counter(
+            "qkdd_link_symbols_lost_total", "1", "Symbols that did not reach the host, or were asked too late.", "link"
+        ),
+        _gauge(
+            "qkdd_link_gain_ratio", "ratio", "Detections a pulse of the last block, by intensity.", "link", "intensity"
+        ),
+        _gauge(
+            "qkdd_link_intensity_error_ratio",
+            "ratio",
+            "Error rate of the last opened stretch, by intensity.",
+            "link",
+            "intensity",
+        ),
+        _gauge("qkdd_link_detected_ratio", "ratio", "Detections a pulse of the last block.", "link"),
+        _gauge(
+            "qkdd_link_slot_phase_ratio",
+            "ratio",
+            "Largest phase error of the slots in the last block, in slots.",
+            "link",
+        ),
+        _gauge(
+            "qkdd_link_sifting_bits", "bits", "Bits on the wire a detection in the last block, both directions.", "link"
+        ),
+        _gauge(
+            "qkdd_link_intensity_qber_ratio",
+            "ratio",
+            "Error ratio of one intensity of a decoy-state transmitter in the test basis of the last block.",
+            "link",
+            "intensity",
+        ),
         _counter("qkdd_link_sifted_bits_total", "bits", "Sifted bits of all blocks, also of refused ones.", "link"),
     ),
     "blocks": (

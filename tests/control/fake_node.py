@@ -6,10 +6,17 @@ from qkdd.control import views
 from qkdd.control.errors import NotFound, NotNow
 from qkdd.control.events import EventHub
 from qkdd.control.firmware_views import FirmwareSlotView, FirmwareView, ImageView
+from qkdd.control.security_views import AdviceView, SecurityView
 from qkdd.core.clock import Clock
+from qkdd.core.counters import RecordingMeter
+from qkdd.link.config import LinkConfig
+from qkdd.link.status import BlockRecord, LinkSnapshot
+from qkdd.node.advice import advice_view
+from qkdd.node.decoy_monitor import DecoyMonitor
+from qkdd.node.security_report import security_view
 
 LINK = views.LinkView(
-    name="a-b", role="alice", peer="bob", state="running", protocol="bbm92", proof="bbm92/tl2017",
+    name="a-b", role="alice", peer="bob", state="running", protocol="bbm92", proof="bbm92/tl2017", label="",
     authentication="wegman-carter", qber=0.0161, tolerated_error=0.03, visibility_z=0.97, visibility_x=0.966,
     chsh_s_inferred=2.74, chsh_s_error=0.003, offset_s=-0.25, drift=1.2e-6, round_trip_s=0.0004, clicks_per_s=4e5,
     coincidences_per_s=8e4, sifted_bits_per_s=4e4, secret_bits_per_s=8.8e3, blocks_accepted=3, blocks_refused=1,
@@ -101,6 +108,16 @@ class FakeNode:
         if self.broken:
             raise RuntimeError("a defect")
         return LINK
+
+    def link_security(self) -> SecurityView:
+        return security_view(LinkConfig(name="a-b", role="alice"), None)
+
+    async def link_advise(self, longest_block_s: int | None) -> AdviceView:
+        self.asked.append(f"advise {longest_block_s}")
+        block = BlockRecord(1, 1.79e9, True, None, 200_000, 0.016, 0.03, 44_000, 31_000, 2.1, 5.0, 0.4)
+        snapshot = LinkSnapshot("a-b", "alice", last_blocks=(block,))
+        config = LinkConfig(name="a-b", role="alice")
+        return advice_view(config, snapshot, DecoyMonitor("a-b", RecordingMeter()), longest_block_s)
 
     def blocks(self, limit: int) -> list[views.BlockView]:
         self.asked.append(f"blocks {limit}")

@@ -82,7 +82,7 @@ def test_own_user_is_admin_and_every_route_answers(tmp_path: Path) -> None:
                     assert (status, answer["code"]) == (409, "QKD-CTL-NOT-NOW")
                 else:
                     assert status == 200, (route.path, answer)
-            assert node.asked == ["blocks 20", "calibrate", "drain", "reload", "level debug"]
+            assert node.asked == ["advise None", "blocks 20", "calibrate", "drain", "reload", "level debug"]
 
     asyncio.run(main())
 
@@ -109,7 +109,7 @@ def test_viewer_may_look_and_not_change_and_the_attempt_is_audited(tmp_path: Pat
                     continue
                 status, _ = await ask(client, route.method, route.path.replace("{name}", "tagger"))
                 assert status == (403 if route.mutating else 200), route.path
-            assert node.asked == ["blocks 20"]
+            assert node.asked == ["advise None", "blocks 20"]
             entries = [json.loads(line) for line in log.read_text().splitlines()]
             assert {e["verdict"] for e in entries} == {"denied"}
             assert {e["route"] for e in entries} == {r.path for r in ROUTES if r.mutating}

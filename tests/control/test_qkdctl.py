@@ -124,6 +124,30 @@ def test_watch_prints_events_until_the_daemon_stops(daemon: tuple[Any, str]) -> 
     assert json.loads(lines[0])["fields"]["number"] == 4
 
 
+def test_link_security_and_advise(daemon: tuple[Any, str]) -> None:
+    node, path = daemon
+    shown = run("--socket", path, "link", "security")
+    assert shown.exit_code == 0, shown.output
+    for words in (
+        "bbm92/tl2017",
+        "closed to the adversary",
+        "basis_imbalance_max = 0.05",
+        "authentication",
+        "one block",
+    ):
+        assert words in shown.stdout, words
+    document = json.loads(run("--socket", path, "link", "security", "--json").stdout)
+    summed = sum(term["value"] for term in document["terms"] if not term["part_of"])
+    assert summed == pytest.approx(document["eps_block"], rel=1e-12)
+    advice = run("--socket", path, "link", "advise", "--longest-block", "40")
+    assert advice.exit_code == 0, advice.output
+    assert "recommended" in advice.stdout
+    assert node.asked[-1] == "advise 40"
+    answer = json.loads(run("link", "advise", "--json", "--socket", path).stdout)
+    assert answer["recommended"]["secret_bits_per_s"] > 0
+    assert run("--socket", path, "link", "advise", "--longest-block", "0").exit_code == 2
+
+
 def test_every_command_has_an_example() -> None:
     for command in ("status", "devices", "link", "blocks", "keys", "errors", "watch", "drain", "resume", "reload"):
         help_text = run(command, "--help").stdout

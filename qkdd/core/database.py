@@ -73,12 +73,18 @@ def is_alive(connection: sa.Connection, number: int) -> bool:
     return not free  # every opening holds the lock of its number for as long as it is connected
 
 
-def upsert(
-    connection: sa.Connection, table: sa.Table, key: str, values: dict[str, Any], changed: dict[str, Any]
-) -> None:
-    """Insert `values`; where the row with this `key` (column names, comma-separated) is there already, set `changed`."""
-    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    connection.execute(make(table).values(**values).on_conflict_do_update(index_elements=key.split(","), set_=changed))
+class Upsert:
+    """Insert a row; where one with this key is there already, set what `changed(old, new)` says (column → expression)."""
+
+    def __init__(self, table: sa.Table, key: Sequence[str], changed: Callable[[sa.Table, Any], dict[str, Any]]) -> None:
+        self._made: dict[str, sa.Executable] = {}
+        for name, insert in (("sqlite", sqlite.insert(table)), ("postgresql", postgresql.insert(table))):
+            self._made[name] = insert.on_conflict_do_update(
+                index_elements=list(key), set_=changed(table, insert.excluded)
+            )
+
+    def __call__(self, connection: sa.Connection, values: dict[str, Any]) -> None:
+        connection.execute(self._made[connection.dialect.name], values)
 
 
 class Database:

@@ -7,7 +7,7 @@ Functions of a connection, run inside the store's transactions; they have no oth
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
@@ -29,6 +29,7 @@ from qkdd.kms.schema import (
 )
 
 _CHUNKS_AT_ONCE = 64
+_SMALL_CHUNK = 4096  # bytes; a first look for this size finds enough chunks of a usual block
 
 Piece = tuple[str, int, int]  # chunk id, first byte, byte after the last
 
@@ -67,7 +68,7 @@ class Fetched:
     """One key for a slave. `again`: a redelivery inside the window."""
 
     key_id: str
-    key: bytes
+    key: bytes = field(repr=False)
     slaves: tuple[str, ...]
     again: bool
 
@@ -90,9 +91,52 @@ def from_row(row: sa.Row[tuple[object, ...]]) -> Allocation:
     )
 
 
+_BY_ID = sa.select(CHUNKS).where(CHUNKS.c.chunk_id.in_(sa.bindparam("ids", expanding=True)))
+_LEFT_OVER = (
+    sa.select(ALLOCATIONS)
+    .where(
+        RESERVED,
+        ALLOCATIONS.c.claimant.is_(None),
+        *(ALLOCATIONS.c[name] == sa.bindparam(name) for name in ("peer", "master", "slaves", "key_bytes", "amount")),
+    )
+    .limit(1)
+)
+_NEXT_CHUNKS = (
+    sa.select(CHUNKS.c.row, CHUNKS.c.chunk_id, CHUNKS.c.bytes, CHUNKS.c.cursor)
+    .where(CHUNKS.c.peer == sa.bindparam("peer"), CHUNKS.c.owner == sa.bindparam("owner"), DRAWABLE)
+    .order_by(CHUNKS.c.row)
+    .limit(sa.bindparam("most"))
+)
+_CAME_BACK = (
+    sa.select(RETURNED, CHUNKS.c.chunk_id)
+    .join(CHUNKS, CHUNKS.c.row == RETURNED.c.row)
+    .where(RETURNED.c.peer == sa.bindparam("of"))
+    .order_by(RETURNED.c.row, RETURNED.c.start)
+    .limit(_CHUNKS_AT_ONCE)
+)
+_NEW = ALLOCATIONS.insert()
+_DELIVERED = (
+    ALLOCATIONS.update()
+    .where(
+        ALLOCATIONS.c.id == sa.bindparam("of"),
+        ALLOCATIONS.c.state == AllocationState.RESERVED,
+        ALLOCATIONS.c.claimant == sa.bindparam("by"),
+    )
+    .values(state=AllocationState.DELIVERED, claimant=None)
+    .returning(ALLOCATIONS.c.expected)
+)
+_SEALED = (
+    sa.select(CHUNKS.c.row, CHUNKS.c.chunk_id, MATERIAL.c.sealed)
+    .join(MATERIAL, MATERIAL.c.row == CHUNKS.c.row)
+    .where(CHUNKS.c.chunk_id.in_(sa.bindparam("ids", expanding=True)))
+)
+_GONE = ALLOCATIONS.delete().where(ALLOCATIONS.c.id == sa.bindparam("of"))
+_NO_DELIVERIES = DELIVERIES.delete().where(DELIVERIES.c.allocation == sa.bindparam("of"))
+
+
 def chunk_rows(connection: sa.Connection, pieces: tuple[Piece, ...]) -> dict[str, sa.Row[tuple[object, ...]]]:
     ids = {chunk_id for chunk_id, _, _ in pieces}
-    return {c.chunk_id: c for c in connection.execute(sa.select(CHUNKS).where(CHUNKS.c.chunk_id.in_(ids)))}
+    return {c.chunk_id: c for c in connection.execute(_BY_ID, {"ids": list(ids)})}
 
 
 def reserve(
@@ -102,20 +146,14 @@ def reserve(
 
     A reservation of the same shape that a failed announcement left over is taken instead: it never left this KMS.
     """
-    slaves = json.dumps(wanted.slaves)
-    left_over = connection.execute(
-        sa.select(ALLOCATIONS)
-        .where(
-            RESERVED,
-            ALLOCATIONS.c.claimant.is_(None),
-            ALLOCATIONS.c.peer == peer,
-            ALLOCATIONS.c.master == wanted.master,
-            ALLOCATIONS.c.slaves == slaves,
-            ALLOCATIONS.c.key_bytes == wanted.key_bytes,
-            ALLOCATIONS.c.amount == wanted.amount,
-        )
-        .limit(1)
-    ).one_or_none()
+    shape = {
+        "peer": peer,
+        "master": wanted.master,
+        "slaves": json.dumps(wanted.slaves),
+        "key_bytes": wanted.key_bytes,
+        "amount": wanted.amount,
+    }
+    left_over = connection.execute(_LEFT_OVER, shape).one_or_none()
     if left_over is not None:
         connection.execute(
             ALLOCATIONS.update().where(ALLOCATIONS.c.id == left_over.id).values(claimant=owner(connection))
@@ -126,27 +164,21 @@ def reserve(
         return None
     pieces = _take_returned(connection, peer, need)
     left = need - sum(stop - start for _, start, stop in pieces)
+    most = 1 + left // _SMALL_CHUNK
     while left:
-        rows = connection.execute(
-            sa.select(CHUNKS)
-            .where(
-                CHUNKS.c.peer == peer,
-                CHUNKS.c.owner == own,
-                DRAWABLE,
-            )
-            .order_by(CHUNKS.c.row)
-            .limit(1 if not pieces else _CHUNKS_AT_ONCE)
-        ).all()
-        if not rows:
-            raise AssertionError("the pool's counter and its chunks disagree")
-        for chunk in rows:
-            stop = min(chunk.bytes, chunk.cursor + left)
-            pieces.append((chunk.chunk_id, chunk.cursor, stop))
-            connection.execute(CHUNKS.update().where(CHUNKS.c.row == chunk.row).values(cursor=stop))
-            chunks.use(connection, chunk.row, chunk.cursor, stop, opened=True)
-            left -= stop - chunk.cursor
+        next_chunks = {"peer": peer, "owner": own, "most": min(most, _CHUNKS_AT_ONCE)}
+        cuts: list[chunks.Cut] = []
+        for row, chunk_id, size, cursor in connection.execute(_NEXT_CHUNKS, next_chunks).all():
+            stop = min(size, cursor + left)
+            pieces.append((chunk_id, cursor, stop))
+            cuts.append((row, cursor, stop))
+            left -= stop - cursor
             if not left:
                 break
+        if not cuts:
+            raise AssertionError("the pool's counter and its chunks disagree")
+        chunks.cut(connection, cuts)
+        most = _CHUNKS_AT_ONCE
     chunks.add_to_pool(connection, peer, own, -need)
     result = Allocation(wanted.id, wanted.master, wanted.slaves, wanted.key_bytes, wanted.amount, tuple(pieces))
     _insert(connection, peer, result, AllocationState.RESERVED, expected, now, owner(connection))
@@ -155,13 +187,7 @@ def reserve(
 
 def _take_returned(connection: sa.Connection, peer: str, need: int) -> list[Piece]:
     """Up to `need` bytes of what abandoned reservations gave back, oldest chunk first."""
-    rows = connection.execute(
-        sa.select(RETURNED, CHUNKS.c.chunk_id)
-        .join(CHUNKS, CHUNKS.c.row == RETURNED.c.row)
-        .where(RETURNED.c.peer == peer)
-        .order_by(RETURNED.c.row, RETURNED.c.start)
-        .limit(_CHUNKS_AT_ONCE)
-    ).all()
+    rows = connection.execute(_CAME_BACK, {"of": peer}).all()
     pieces: list[Piece] = []
     for row in rows:
         if not need:
@@ -186,20 +212,21 @@ def _insert(
     claimant: int | None = None,
 ) -> None:
     connection.execute(
-        ALLOCATIONS.insert().values(
-            id=allocation.id,
-            peer=peer,
-            master=allocation.master,
-            slaves=json.dumps(allocation.slaves),
-            key_bytes=allocation.key_bytes,
-            amount=allocation.amount,
-            pieces=json.dumps(allocation.pieces),
-            state=state,
-            claimant=claimant,
-            expected=expected,
-            fetched=0,
-            created=now,
-        )
+        _NEW,
+        {
+            "id": allocation.id,
+            "peer": peer,
+            "master": allocation.master,
+            "slaves": json.dumps(allocation.slaves),
+            "key_bytes": allocation.key_bytes,
+            "amount": allocation.amount,
+            "pieces": json.dumps(allocation.pieces),
+            "state": state,
+            "claimant": claimant,
+            "expected": expected,
+            "fetched": 0,
+            "created": now,
+        },
     )
 
 
@@ -220,29 +247,19 @@ def unclaim_dead(connection: sa.Connection) -> None:
             connection.execute(query.values(claimant=None))
 
 
-def deliver(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> list[bytes]:
-    """`reserved → delivered`: the keys for the master. To be called once the other site has recorded the allocation.
+def deliver(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> bytes:
+    """`reserved → delivered`: the keys for the master, one behind the other. To be called once the other site has recorded
+    the allocation.
 
     Raises StorageFailed when this process lost its store in between: another one may have taken the reservation.
     """
-    changed = connection.execute(
-        ALLOCATIONS.update()
-        .where(
-            ALLOCATIONS.c.id == allocation.id,
-            ALLOCATIONS.c.state == AllocationState.RESERVED,
-            ALLOCATIONS.c.claimant == owner(connection),
-        )
-        .values(state=AllocationState.DELIVERED, claimant=None)
-    ).rowcount
-    if changed != 1:
+    changed = connection.execute(_DELIVERED, {"of": allocation.id, "by": owner(connection)}).one_or_none()
+    if changed is None:
         raise StorageFailed("the store was lost while a draw was under way; its reservation is no longer ours")
-    keys = _keys(connection, sealer, allocation, range(allocation.amount))
-    expected = connection.execute(
-        sa.select(ALLOCATIONS.c.expected).where(ALLOCATIONS.c.id == allocation.id)
-    ).scalar_one()
-    if not expected:  # every slave is at the other site
-        finish(connection, allocation)
-    return keys
+    text, rows = _text(connection, sealer, allocation)
+    if not changed.expected:  # every slave is at the other site
+        _finish(connection, allocation.id, rows)
+    return text
 
 
 def burn(connection: sa.Connection, own: str, peer: str, allocation: Allocation, conflict: Conflict) -> None:
@@ -321,14 +338,12 @@ def fetch(
         wanted.append((text, parts[0], parts[1], given is not None))
     if missing:
         return FetchRefused("missing")
-    keys = {
-        allocation_id: _keys(connection, sealer, from_row(row), [n for _, a, n, _ in wanted if a == allocation_id])
-        for allocation_id, row in known.items()
-    }
+    texts = {allocation_id: _text(connection, sealer, from_row(row))[0] for allocation_id, row in known.items()}
     result = []
     for text, allocation_id, number, again in wanted:
         row = known[allocation_id]
-        result.append(Fetched(text, keys[allocation_id].pop(0), tuple(json.loads(row.slaves)), again))
+        key = texts[allocation_id][number * row.key_bytes : (number + 1) * row.key_bytes]
+        result.append(Fetched(text, key, tuple(json.loads(row.slaves)), again))
         if not again:
             connection.execute(DELIVERIES.insert().values(allocation=allocation_id, number=number, sae=slave, time=now))
             connection.execute(
@@ -349,11 +364,15 @@ def fetch(
 
 def finish(connection: sa.Connection, allocation: Allocation) -> None:
     """No one here needs this allocation any more; chunks that are used up with it are erased."""
-    gone = connection.execute(ALLOCATIONS.delete().where(ALLOCATIONS.c.id == allocation.id)).rowcount
-    if gone:
-        connection.execute(DELIVERIES.delete().where(DELIVERIES.c.allocation == allocation.id))
-        rows = chunk_rows(connection, allocation.pieces)
-        chunks.close(connection, [rows[chunk_id].row for chunk_id, _, _ in allocation.pieces])
+    rows = chunk_rows(connection, allocation.pieces)
+    _finish(connection, allocation.id, [rows[chunk_id].row for chunk_id, _, _ in allocation.pieces])
+
+
+def _finish(connection: sa.Connection, allocation_id: bytes, rows: list[int]) -> None:
+    """rows: of the chunks, one for each piece."""
+    if connection.execute(_GONE, {"of": allocation_id}).rowcount:
+        connection.execute(_NO_DELIVERIES, {"of": allocation_id})
+        chunks.close(connection, rows)
 
 
 def expire(connection: sa.Connection, now: float, lifetime: float, window: float) -> tuple[int, int]:
@@ -377,18 +396,17 @@ def expire(connection: sa.Connection, now: float, lifetime: float, window: float
     return len(done), len(old)
 
 
-def _keys(connection: sa.Connection, sealer: Sealer, allocation: Allocation, numbers: range | list[int]) -> list[bytes]:
-    """Cut the named keys out of the sealed chunks."""
-    rows = chunk_rows(connection, allocation.pieces)
+def _text(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> tuple[bytes, list[int]]:
+    """All keys of an allocation, cut out of the sealed chunks, and the row of each piece's chunk."""
+    ids = list({chunk_id for chunk_id, _, _ in allocation.pieces})
+    found = {c.chunk_id: c for c in connection.execute(_SEALED, {"ids": ids})}
     text = bytearray()
+    rows = []
     for chunk_id, start, stop in allocation.pieces:
-        sealed = connection.execute(
-            sa.select(MATERIAL.c.sealed).where(MATERIAL.c.row == rows[chunk_id].row)
-        ).scalar_one()
-        chunk = sealer.open(sealed, chunks.place(chunk_id))
+        chunk = sealer.open(found[chunk_id].sealed, chunks.place(chunk_id))
         text += chunk.reveal()[start:stop]
+        rows.append(found[chunk_id].row)
         chunk.wipe()
-    size = allocation.key_bytes
-    keys = [bytes(text[n * size : (n + 1) * size]) for n in numbers]
+    whole = bytes(text)
     text[:] = bytes(len(text))
-    return keys
+    return whole, rows

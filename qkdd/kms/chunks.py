@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from qkdd.core.database import upsert
+from qkdd.core.database import Upsert
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
 from qkdd.kms.errors import ChunkConflict, PoolFull
@@ -40,15 +40,19 @@ def place(chunk_id: str) -> str:
     return f"chunk/{chunk_id}"
 
 
+_ADD_TO_POOL = Upsert(POOLS, ("peer", "owner"), lambda old, new: {"bytes": old.c.bytes + new.bytes})
+
+
 def add_to_pool(connection: sa.Connection, peer: str, owner: str, amount: int) -> None:
-    values = {"peer": peer, "owner": owner, "bytes": amount}
-    upsert(connection, POOLS, "peer,owner", values, {"bytes": POOLS.c.bytes + amount})
+    _ADD_TO_POOL(connection, {"peer": peer, "owner": owner, "bytes": amount})
+
+
+_POOL = sa.select(POOLS.c.owner, POOLS.c.bytes).where(POOLS.c.peer == sa.bindparam("of"))
 
 
 def pool_bytes(connection: sa.Connection, peer: str) -> dict[str, int]:
     """Owner → bytes that it can still draw."""
-    rows = connection.execute(sa.select(POOLS.c.owner, POOLS.c.bytes).where(POOLS.c.peer == peer))
-    return {row.owner: row.bytes for row in rows}
+    return {owner: size for owner, size in connection.execute(_POOL, {"of": peer})}
 
 
 def ingest(connection: sa.Connection, own: str, new: NewChunk, sealer: Sealer, limit: int) -> bool:
@@ -159,14 +163,35 @@ def take_over(connection: sa.Connection, own: str, peer: str, granted: list[tupl
     return gained
 
 
+# Statements of the hot path are made once: building one costs more than running it.
+_NEW_PIECE = PIECES.insert()
+_USED = (
+    CHUNKS.update()
+    .where(CHUNKS.c.row == sa.bindparam("of"))
+    .values(used=CHUNKS.c.used + sa.bindparam("size"), open=CHUNKS.c.open + sa.bindparam("opened"))
+)
+_CUT = _USED.values(cursor=sa.bindparam("to"))
+_CLOSED = CHUNKS.update().where(CHUNKS.c.row == sa.bindparam("of")).values(open=CHUNKS.c.open - 1)
+_DRAWN_UP = sa.select(CHUNKS.c.row).where(
+    CHUNKS.c.row.in_(sa.bindparam("rows", expanding=True)), CHUNKS.c.used == CHUNKS.c.bytes, CHUNKS.c.open == 0
+)
+_SPENT = CHUNKS.update().where(CHUNKS.c.row.in_(sa.bindparam("rows", expanding=True))).values(state=ChunkState.SPENT)
+_NO_MATERIAL = MATERIAL.delete().where(MATERIAL.c.row.in_(sa.bindparam("rows", expanding=True)))
+_NO_PIECES = PIECES.delete().where(PIECES.c.row.in_(sa.bindparam("rows", expanding=True)))
+
+Cut = tuple[int, int, int]  # row of a chunk, first byte, byte after the last
+
+
 def use(connection: sa.Connection, row: int, start: int, stop: int, *, opened: bool) -> None:
     """Account for a piece: its bytes are used, and still needed here if `opened`."""
-    connection.execute(PIECES.insert().values(row=row, start=start, stop=stop))
-    connection.execute(
-        CHUNKS.update()
-        .where(CHUNKS.c.row == row)
-        .values(used=CHUNKS.c.used + (stop - start), open=CHUNKS.c.open + int(opened))
-    )
+    connection.execute(_NEW_PIECE, {"row": row, "start": start, "stop": stop})
+    connection.execute(_USED, {"of": row, "size": stop - start, "opened": int(opened)})
+
+
+def cut(connection: sa.Connection, cuts: list[Cut]) -> None:
+    """Account for pieces at the cursors of different chunks, which move behind them."""
+    connection.execute(_NEW_PIECE, [{"row": row, "start": start, "stop": stop} for row, start, stop in cuts])
+    connection.execute(_CUT, [{"of": row, "size": stop - start, "opened": 1, "to": stop} for row, start, stop in cuts])
 
 
 def overlap(connection: sa.Connection, chunk: sa.Row[tuple[object, ...]], start: int, stop: int) -> bool:
@@ -192,19 +217,13 @@ def unuse(connection: sa.Connection, row: int, start: int, stop: int) -> None:
 
 def close(connection: sa.Connection, rows: list[int]) -> None:
     """An allocation with a piece in each of these chunks is finished: erase what nobody needs any more."""
-    for row in rows:
-        connection.execute(CHUNKS.update().where(CHUNKS.c.row == row).values(open=CHUNKS.c.open - 1))
+    connection.execute(_CLOSED, [{"of": row} for row in rows])
     erase(connection, set(rows))
 
 
 def erase(connection: sa.Connection, rows: set[int]) -> None:
     """Erase the material of those chunks that are used up and needed by no allocation. The row stays: its id is known."""
-    for row in rows:
-        spent = connection.execute(
-            CHUNKS.update()
-            .where(CHUNKS.c.row == row, CHUNKS.c.used == CHUNKS.c.bytes, CHUNKS.c.open == 0)
-            .values(state=ChunkState.SPENT)
-        ).rowcount
-        if spent:
-            connection.execute(MATERIAL.delete().where(MATERIAL.c.row == row))
-            connection.execute(PIECES.delete().where(PIECES.c.row == row))
+    spent = connection.execute(_DRAWN_UP, {"rows": list(rows)}).scalars().all()
+    if spent:
+        for statement in (_SPENT, _NO_MATERIAL, _NO_PIECES):
+            connection.execute(statement, {"rows": spent})

@@ -7,6 +7,7 @@ import json
 import resource
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from qkdd.core import log
 from qkdd.core.errors import InternalError, QkddError
 from qkdd.core.notify import sd_notify, watchdog_interval
 from qkdd.core.sealing import load_master_key
+from qkdd.kms.bench import run as draw_bench
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.dev_pair import DevPair
 from qkdd.kms.schema import ALLOCATIONS, CHUNKS, POOLS
@@ -143,6 +145,33 @@ def status(file: File) -> None:
         "draws_open": pending,
     }
     typer.echo(json.dumps(answer, indent=2))
+
+
+@app.command(epilog="Example: qkdd-kms bench --json")
+def bench(
+    batches: Annotated[int, typer.Option(help="Draws in each of five runs.", min=1)] = 512,
+    amount: Annotated[int, typer.Option(help="Keys of 256 bits in a draw.", min=1, max=4096)] = 1000,
+    concurrency: Annotated[int, typer.Option(help="Draws under way at once.", min=1, max=256)] = 16,
+    store: Annotated[
+        str | None, typer.Option(help="URL of an empty PostgreSQL database to use instead of a file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure draws without HTTP: the key service with a durable store, the other site a stub in the same process."""
+    with tempfile.TemporaryDirectory(prefix="qkdd-kms-bench-") as folder:
+        try:
+            result = asyncio.run(draw_bench(Path(folder), store, batches, amount, concurrency))
+        except QkddError as error:
+            raise _fail(error) from None
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(f"{result['keys_per_s']:,} keys/s in batches of {amount}, {concurrency} draws at once")
+    typer.echo(f"{result['keys_per_cpu_s']:,} keys per CPU second, {result['cpu_ms_per_batch']} ms CPU a batch")
+    for row in result["pool_sizes"]:
+        typer.echo(
+            f"{row['pool_keys']:>12,} keys in the pool: {row['cpu_us_per_draw']:>8} us CPU for a draw of one key"
+        )
 
 
 def main() -> None:

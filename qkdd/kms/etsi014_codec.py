@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,7 +165,7 @@ def _ids(texts: list[str]) -> list[str]:
     return ids
 
 
-def container(keys: list[Key]) -> bytes:
+def container(keys: Sequence[Key]) -> bytes:
     """Key container (Table 11); multicast keys are marked, since the standard does not tell a slave."""
     entries = []
     for key in keys:

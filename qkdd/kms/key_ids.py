@@ -17,9 +17,9 @@ def key_id(allocation: bytes, number: int) -> str:
     """The lower-case UUID of key `number` of an allocation."""
     if len(allocation) != ALLOCATION_BYTES or not 0 <= number <= MAX_NUMBER:
         raise ValueError("an allocation id has 12 bytes, a key's number 26 bits")
-    bits = int.from_bytes(allocation, "big")
-    high, middle, low = bits >> 48, (bits >> 36) & 0xFFF, bits & ((1 << 36) - 1)
-    return str(uuid.UUID(int=high << 80 | 8 << 76 | middle << 64 | 2 << 62 | low << 26 | number))
+    text = allocation.hex()
+    low = f"{2 << 62 | int(text[15:], 16) << 26 | number:016x}"
+    return f"{text[:8]}-{text[8:12]}-8{text[12:15]}-{low[:4]}-{low[4:]}"
 
 
 def canonical(text: str) -> str:

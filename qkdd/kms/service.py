@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, overload
 
 import sqlalchemy as sa
 
@@ -15,7 +15,7 @@ from qkdd.core import log
 from qkdd.core.audit import AuditLog
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
-from qkdd.core.database import Database, upsert
+from qkdd.core.database import Database, Upsert
 from qkdd.core.errors import QkddError
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
@@ -51,11 +51,14 @@ def _check_kind(connection: sa.Connection, synthetic: bool) -> None:
         raise StoreMismatch(f"the store is for {kinds[bool(known)]} key, this program serves {kinds[synthetic]} key")
 
 
+_REMEMBER = Upsert(META, ("name",), lambda _, new: {"value": new.value})
+
+
 def _service_time(connection: sa.Connection, own: float) -> float:
     """The largest service time that any process of this KMS has reached, `own` included; remembered."""
     known = connection.execute(sa.select(META.c.value).where(META.c.name == "service_seconds")).scalar()
     now = max(own, known or 0.0)
-    upsert(connection, META, "name", {"name": "service_seconds", "value": now}, {"value": now})
+    _REMEMBER(connection, {"name": "service_seconds", "value": now})
     return now
 
 
@@ -64,9 +67,37 @@ class Key:
     """One key for an application; `slaves` are those who may fetch it."""
 
     key_id: str
-    key: bytes
+    key: bytes = field(repr=False)
     slaves: tuple[str, ...]
     synthetic: bool = False  # from `qkdd-kms dev-pair`: no secret
+
+
+class KeyBatch(Sequence[Key]):
+    """The keys of one draw; a key's id is made when it is asked for."""
+
+    def __init__(self, allocation: Allocation, text: bytes, synthetic: bool) -> None:
+        """text: the keys one behind the other."""
+        self._allocation, self._text, self._synthetic = allocation, text, synthetic
+
+    def __len__(self) -> int:
+        return self._allocation.amount
+
+    @overload
+    def __getitem__(self, index: int) -> Key: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Key]: ...
+
+    def __getitem__(self, index: int | slice) -> Key | list[Key]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        size = self._allocation.key_bytes
+        key = self._text[number * size : (number + 1) * size]
+        return Key(key_id(self._allocation.id, number), key, self._allocation.slaves, self._synthetic)
+
+    def __repr__(self) -> str:
+        return f"KeyBatch({len(self)} keys of {8 * self._allocation.key_bytes} bits)"
 
 
 class KeyService:
@@ -273,7 +304,7 @@ class KeyService:
             amount = (await self.pool(peer)).get(self.own, 0)
         return min(amount * 8 // size, self.config.limits.max_key_count)
 
-    async def draw(self, master: str, slaves: tuple[str, ...], amount: int, key_bytes: int) -> list[Key]:
+    async def draw(self, master: str, slaves: tuple[str, ...], amount: int, key_bytes: int) -> KeyBatch:
         """`amount` new keys for `master`; each slave may fetch each of them once.
 
         The other site has written them down before this returns. Raises NotEntitled, NotEnoughKey, PeerKmsDown,
@@ -294,7 +325,7 @@ class KeyService:
             try:
                 conflict = await self._announce(peer, allocation)
                 if conflict is None:
-                    keys = await self._run(allocations.deliver, self._sealer, allocation)
+                    text = await self._run(allocations.deliver, self._sealer, allocation)
                 else:
                     self._meter.add("qkdd_kms_conflicts_total")
                     _LOG.warning("the other KMS refuses a range", peer=peer, **conflict.facts)
@@ -309,7 +340,7 @@ class KeyService:
                 )
                 await self._audit.settled()
                 self._meter.add("qkdd_kms_keys_drawn_total", amount)
-                return [Key(key_id(allocation.id, n), key, slaves, self._synthetic) for n, key in enumerate(keys)]
+                return KeyBatch(allocation, text, self._synthetic)
             wanted = Allocation(secrets.token_bytes(12), master, slaves, key_bytes, amount, ())
         raise NotEnoughKey("not enough key in the pool that both sites agree on", bits=8 * key_bytes * amount)
 

@@ -22,6 +22,7 @@ from qkdd.kms.schema import kms_store
 from qkdd.kms.service import KeyService
 
 A = TypeVar("A")
+_POOLS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)  # keys
 _CHUNK = 65_536  # bytes; a block of half a million secret bits
 
 
@@ -107,8 +108,10 @@ class DrawBench:
         return time.perf_counter() - wall, time.process_time() - cpu
 
 
-async def run(folder: Path, store: str | None, batches: int, amount: int, concurrency: int) -> dict[str, Any]:
-    """Keys a second in batches, and the cost of a draw of one key with 10^3 to 10^6 keys in the pool; medians of 5."""
+async def run(
+    folder: Path, store: str | None, batches: int, amount: int, concurrency: int, largest: int
+) -> dict[str, Any]:
+    """Keys a second in batches, and the cost of a draw of one key with 10^3 to `largest` keys in the pool; medians of 5."""
     batches = max(1, batches // concurrency) * concurrency
     bench = DrawBench(folder, store)
     await bench.open()
@@ -121,7 +124,7 @@ async def run(folder: Path, store: str | None, batches: int, amount: int, concur
             costs.append(cpu / batches)
         sizes = []
         held = 0
-        for keys in (1_000, 10_000, 100_000, 1_000_000):
+        for keys in [n for n in _POOLS if n <= largest]:
             await bench.fill((keys - held) * 32)
             held = keys
             times = [(await bench.draws(64, 1, 1))[1] / 64 for _ in range(5)]

@@ -152,6 +152,7 @@ def bench(
     batches: Annotated[int, typer.Option(help="Draws in each of five runs.", min=1)] = 512,
     amount: Annotated[int, typer.Option(help="Keys of 256 bits in a draw.", min=1, max=4096)] = 1000,
     concurrency: Annotated[int, typer.Option(help="Draws under way at once.", min=1, max=256)] = 16,
+    largest: Annotated[int, typer.Option(help="Keys in the largest pool that is tried.", min=1000)] = 1_000_000,
     store: Annotated[
         str | None, typer.Option(help="URL of an empty PostgreSQL database to use instead of a file.")
     ] = None,
@@ -160,7 +161,7 @@ def bench(
     """Measure draws without HTTP: the key service with a durable store, the other site a stub in the same process."""
     with tempfile.TemporaryDirectory(prefix="qkdd-kms-bench-") as folder:
         try:
-            result = asyncio.run(draw_bench(Path(folder), store, batches, amount, concurrency))
+            result = asyncio.run(draw_bench(Path(folder), store, batches, amount, concurrency, largest))
         except QkddError as error:
             raise _fail(error) from None
     if as_json:

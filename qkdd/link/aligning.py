@@ -41,9 +41,9 @@ class AlignmentResult:
 
 async def align_bob(turn: Turn, receiver: Receiver, session: PeerSession, config: LinkConfig) -> AlignmentResult:
     """Bob opens his clicks. Raises AlignmentFailed when alice found no peak (the session goes on)."""
-    await receiver.registered(turn.stop_ps)
-    clicks = await receiver.open_clicks(turn.start_ps, turn.stop_ps)
-    since_start = clicks.times - turn.start_ps
+    await receiver.registered(turn.stop)
+    clicks = await receiver.open_clicks(turn.start, turn.stop)
+    since_start = clicks.times - turn.start
     await session.send(
         OpenStretch(turn.number, len(clicks.times), kernels.gap_encode(since_start), pack_detectors(clicks.detectors))
     )
@@ -62,7 +62,7 @@ async def align_bob(turn: Turn, receiver: Receiver, session: PeerSession, config
     return AlignmentResult(
         ClockMap(answer.origin_ps, answer.offset_ps, answer.drift),
         pair_statistics(matrix, config.shared.flips),
-        answer.count / ((turn.stop_ps - turn.start_ps) / PS),
+        answer.count / ((turn.stop - turn.start) / PS),
         answer.timing_leak,
     )
 
@@ -78,7 +78,7 @@ async def align_alice(
 ) -> AlignmentResult:
     """Alice finds bob's clock. centre_ps: offset guessed from the two streams' positions. known: the alignment so far."""
     shared = config.shared
-    middle = (turn.start_ps + turn.stop_ps) // 2
+    middle = (turn.start + turn.stop) // 2
     prior, range_ps = None, shared.offset_range * PS
     if known is not None:
         centre_ps, range_ps = known.offset_at(middle), float(_NEAR_RANGE_PS)
@@ -86,13 +86,13 @@ async def align_alice(
         prior = Candidate(
             middle, centre_ps, _NEAR_ERROR_PS + _WANDER * gap * gap * PS, known.drift, _NEAR_DRIFT + _WANDER * gap, 0.0
         )
-    first, last = int(turn.start_ps + centre_ps - range_ps), int(turn.stop_ps + centre_ps + range_ps)
+    first, last = int(turn.start + centre_ps - range_ps), int(turn.stop + centre_ps + range_ps)
     await receiver.registered(last)
     own = await receiver.open_clicks(first, last)
     opened = await session.receive(OpenStretch)
     if opened.number != turn.number:
         raise OpenStretchRefused(f"the opened clicks are of stretch {opened.number}, not {turn.number}")
-    times = turn.start_ps + unpack_rising(opened.times, opened.count, turn.stop_ps - turn.start_ps)
+    times = turn.start + unpack_rising(opened.times, opened.count, turn.stop - turn.start)
     theirs = OpenClicks(times, unpack_detectors(opened.detectors, opened.count))
     bin_ps = max(receiver.resolution_ps, turn.resolution_ps)
     found = await kernels.run(
@@ -134,7 +134,7 @@ def _conclude(
     result = AlignmentResult(
         found.clock,
         pair_statistics(coincidence_matrix(a_detectors, b_detectors), shared.flips),
-        len(ib) / ((turn.stop_ps - turn.start_ps) / PS),
+        len(ib) / ((turn.stop - turn.start) / PS),
         leak,
     )
     answer = Aligned(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qkdd.core import log
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
 from qkdd.core.errors import QkddError
 from qkdd.distill.blocks import DistilledBlock
+from qkdd.distill.decoy_config import DecoySettings
 from qkdd.link.aligning import AlignmentResult
 from qkdd.link.clockmap import PS, ClockMap
 from qkdd.link.config import LinkConfig
 from qkdd.link.events import Events
+from qkdd.link.pulse_statistics import OpenedPulses
+from qkdd.link.slot_receiver import Tracking
 from qkdd.link.status import BlockRecord, LinkState, LinkStatus
 
 _LOG = log.get("link")
@@ -95,6 +101,82 @@ class Bookkeeping:
         self._status.update(coincidences_per_s=pairs / seconds)
         if clock is not None:
             self.clock_map(clock)
+
+    # pulses ------------------------------------------------------------------------------------------------------------
+
+    def pulses_aligned(self, opened: OpenedPulses) -> None:
+        """The slots were numbered, and a stretch of them was opened."""
+        z, x = opened.basis_rates
+        bits = sum(map(sum, opened.bits))
+        errors = sum(map(sum, opened.errors))
+        self._status.update(
+            qber=errors / bits if bits else None,
+            visibility=(1 - 2 * z, 1 - 2 * x),
+            sacrificed_bits=bits,
+            sacrificed_errors=errors,
+            coincidences=opened.matrix,
+            gains=opened.gains,
+            error_rates=opened.error_rates,
+        )
+        for basis, rate in zip("ZX", opened.basis_rates, strict=True):
+            self._meter.set("qkdd_link_visibility_ratio", 1 - 2 * rate, link=self._name, basis=basis)
+        self._show_gains(opened.gains)
+        for level, rate in enumerate(opened.error_rates):
+            self._meter.set("qkdd_link_intensity_error_ratio", rate, link=self._name, intensity=str(level))
+        self._status.emit("aligned", qber=errors / bits if bits else None, detections=sum(opened.detected))
+        _LOG.info(
+            "slots aligned",
+            link=self._name,
+            detections=sum(opened.detected),
+            qber=errors / bits if bits else None,
+            gains=[round(gain, 9) for gain in opened.gains],
+        )
+
+    def _show_gains(self, gains: tuple[float, ...]) -> None:
+        for level, gain in enumerate(gains):
+            self._meter.set("qkdd_link_gain_ratio", gain, link=self._name, intensity=str(level))
+
+    def slot_clock(self, error: float, tracking: Tracking | None) -> None:
+        """The transmitter's clock as bob follows it. error: relative, against the nominal pulse rate."""
+        self._status.update(drift=error)
+        self._meter.set("qkdd_link_clock_drift_ratio", error, link=self._name)
+        if tracking is not None:
+            self._status.update(
+                slot_phase=tracking.phase, slot_phase_worst=tracking.worst, slot_contrast=tracking.contrast
+            )
+            self._meter.set("qkdd_link_slot_phase_ratio", tracking.worst, link=self._name)
+
+    def slot_events(
+        self, clicks: tuple[int, int, int, int], detected: int, several: int, settings: DecoySettings
+    ) -> None:
+        """A block's clicks became detections. clicks: all, out of the gate, blanked, joined, since the last block."""
+        total, outside, blanked, _ = clicks
+        self._status.update(
+            clicks_per_s=total / settings.block_s,
+            multi_click_ratio=several / max(1, detected),
+            blanked_ratio=blanked / max(1, total),
+            gated_ratio=outside / max(1, total),
+        )
+
+    def sifting(self, from_bob: int, from_alice: int, detected: int) -> None:
+        """Bytes of a block's sifting messages."""
+        bits = 8 * (from_bob + from_alice) / max(1, detected)
+        self._status.update(sifting_bits=bits)
+        self._meter.set("qkdd_link_sifting_bits", bits, link=self._name)
+
+    def pulses_sifted(self, intensities: NDArray[np.uint8], p: tuple[float, ...], pulses: int, detected: int) -> None:
+        """A block of pulses was sifted. intensities: of the rounds of equal basis; their share stands for all detections."""
+        kept = len(intensities)
+        counts = np.bincount(intensities, minlength=len(p))[: len(p)]
+        gains = tuple(
+            float(n) / kept * detected / (pulses * share) if kept else 0.0 for n, share in zip(counts, p, strict=True)
+        )
+        self._meter.add("qkdd_link_sifted_bits_total", kept, link=self._name)
+        self._meter.set("qkdd_link_detected_ratio", detected / pulses, link=self._name)
+        self._show_gains(gains)
+        self._status.update(gains=gains, detected_ratio=detected / pulses)
+
+    # blocks ------------------------------------------------------------------------------------------------------------
 
     def accepted(self, block: DistilledBlock, processing_s: float) -> None:
         """A block became key on both nodes."""

@@ -1,7 +1,7 @@
 """What the two ends of a link say to each other, in the order of docs/architecture.md's table.
 
 Times travel as counts of the announce bin since the stretch's start, gap-coded; bits and bases packed, most significant
-bit first.
+bit first. What decoy_bb84 says is coded near its entropy, see sifting.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ class Turn(Message, frozen=True, tag="link.turn"):
     """bob → alice: what comes next. For "block" it says that all his clicks of [start, stop) are in his memory
     (the table's BlockRegistered); for "align" it names the stretch that will be sacrificed.
 
-    number: of the block, or of the alignment. start_ps, stop_ps: on bob's clock. position_ps: where his tag stream stands
-    as he sends this. resolution_ps: of his tagger. known: an alignment exists, the stretch only refreshes it.
+    number: of the block, or of the alignment. start, stop: ps on bob's clock for bbm92, absolute slots for decoy_bb84 (for its
+    alignment the number of slots; for a block on demand the slots lie ahead, and are announced while they pass).
+    position_ps: where his tag stream stands as he sends this. resolution_ps: of his tagger. known: an alignment exists, the
+    stretch only refreshes it.
     """
 
     action: Action
     number: int
-    start_ps: int
-    stop_ps: int
+    start: int
+    stop: int
     position_ps: int
     resolution_ps: int
     known: bool = False
@@ -85,3 +87,56 @@ class Matches(Message, frozen=True, tag="link.matches"):
     count: int
     matches: bytes
     bases: bytes
+
+
+class OpenSymbols(Message, frozen=True, tag="link.open-symbols"):
+    """alice → bob: what she prepared in consecutive slots that are given up; no key comes from them.
+
+    first: absolute slot. age_s: how long ago it went out, to some 100 ms. symbols: half a byte each (the even index high),
+    basis << 3 | bit << 2 | intensity, intensity 3 where no pulse was sent.
+    """
+
+    number: int
+    first: int
+    count: int
+    age_s: float
+    symbols: bytes
+
+
+class FoundSymbols(Message, frozen=True, tag="link.found-symbols"):
+    """bob → alice: his single-detector events in these slots. slots: gap-coded, from the first one on; detectors: two packed
+    bits each. found false: nothing fits, and the rest is empty."""
+
+    number: int
+    found: bool
+    count: int
+    slots: bytes
+    detectors: bytes
+
+
+class DetectedSlots(Message, frozen=True, tag="link.detected-slots"):
+    """bob → alice: slots of the block with a detection, up to slot `until` of it. The last one of a block has until = its
+    length. slots: from the last message's `until` on, gap-coded less the least distance of two (see sifting)."""
+
+    block: int
+    until: int
+    count: int
+    slots: bytes
+
+
+class DetectedBases(Message, frozen=True, tag="link.detected-bases"):
+    """bob → alice, after all slots of the block: his bases of them. Never a bit."""
+
+    block: int
+    count: int
+    bases: bytes
+
+
+class PreparedRounds(Message, frozen=True, tag="link.prepared-rounds"):
+    """alice → bob, after every detection of the block is registered: for each of his detections in Z, then in X, 0 where her
+    basis is another (or no pulse was sent) and 1 + intensity where it is the same. pulses: sent in the block."""
+
+    block: int
+    pulses: int
+    z: bytes
+    x: bytes

@@ -55,6 +55,12 @@ class LinkSnapshot(msgspec.Struct, frozen=True):
     coincidences: 4x4 counts of the last open stretch, rows alice's H V D A, columns bob's.
     delays_ps: what was equalised on this side, H V D A. multi_click_ratio: share of events with several detectors.
     blanked_ratio: share of clicks dropped because a detector of the side could have been dead.
+
+    Pulsed links: gains: detections a pulse, by intensity. error_rates: by intensity, of the last opened stretch.
+    detected_ratio: detections a pulse of the last block. gated_ratio: share of clicks outside the gate. slot_phase and
+    slot_phase_worst: mean and largest error of the tracked clock in the last block, in slots; slot_contrast: of the clicks
+    folded by the pulse period, 0 to 1. drift: relative error of the pulse rate on bob's clock. sifting_bits: bits on the wire
+    a detection, both directions. coincidences: rows what alice sent.
     """
 
     name: str
@@ -75,6 +81,14 @@ class LinkSnapshot(msgspec.Struct, frozen=True):
     timing_leak_bits: float | None = None
     clicks_per_s: float | None = None
     coincidences_per_s: float | None = None
+    gains: tuple[float, ...] = ()
+    error_rates: tuple[float, ...] = ()
+    detected_ratio: float | None = None
+    gated_ratio: float | None = None
+    slot_phase: float | None = None
+    slot_phase_worst: float | None = None
+    slot_contrast: float | None = None
+    sifting_bits: float | None = None
     multi_click_ratio: float = 0.0
     blanked_ratio: float = 0.0
     sifted_bits: int = 0

@@ -16,8 +16,9 @@ from qkdd import kernels
 from qkdd.core.counters import RecordingMeter
 from qkdd.core.errors import QkddError
 from qkdd.core.secret import Secret
-from qkdd.core.units import Seconds
+from qkdd.core.units import Fraction, Hertz, Seconds
 from qkdd.device.tags import StreamStart, TagBlock
+from qkdd.distill import DecoySettings
 from qkdd.distill.blocks import DistilledBlock, SiftedBlock
 from qkdd.link import LinkConfig, LinkShared
 from qkdd.link.session import LinkSession
@@ -114,6 +115,8 @@ class FakeDistiller:
     def __init__(self) -> None:
         self.seeds: list[tuple[int, int]] = []
         self.blocks: list[tuple[int, np.ndarray, np.ndarray]] = []
+        self.intensities: list[np.ndarray] = []
+        self.pulses: list[int] = []
         self.refusal: QkddError | None = None
 
     def seed(self, errors: int, count: int) -> None:
@@ -121,6 +124,8 @@ class FakeDistiller:
 
     async def distil(self, block: SiftedBlock, session: Any) -> DistilledBlock:
         self.blocks.append((block.number, block.bits.copy(), block.bases.copy()))
+        self.intensities.append(getattr(block, "intensities", np.empty(0, np.uint8)).copy())
+        self.pulses.append(getattr(block, "pulses", 0))
         await session.send(Note(f"{block.number} {len(block)}"))
         assert (await session.receive(Note)).text == f"{block.number} {len(block)}"
         await session.seal("sift", block.number)
@@ -275,12 +280,71 @@ def make_pair(source_kit: Any) -> Callable[..., Any]:
     return make
 
 
+class PulseNode(Node):
+    """One end of a pulsed link: alice has a transmitter, bob a tagger."""
+
+    def __init__(self, role: str, device: Any, clock: FakeClock, session: Any, shared: LinkShared) -> None:
+        self.tagger = device
+        self.session = session
+        self.meter = RecordingMeter()
+        self.distiller, self.committer, self.ledger = FakeDistiller(), FakeCommitter(), FakeLedger()
+        self.beats = 0
+        self.config = LinkConfig(name="a-b", role=role, shared=shared)
+        self.clock = clock
+        self.link = self.build()
+        self.task = None
+
+
+@pytest.fixture
+def make_pulse_pair(pulse_kit: Any) -> Callable[..., Any]:
+    """Factory of a Pair on a pulsed link of 1 MHz; a block is a second."""
+
+    async def make(*, source: Any = None, pulses: int = 1_000_000, window: int = 1 << 20, **shared: Any) -> Pair:
+        clock = FakeClock()
+        source = source or pulse_kit.PulseSource()
+        decoy = DecoySettings(
+            pulse_rate=Hertz(source.rate),
+            block_pulses=pulses,
+            mu=source.mu,
+            p=source.p,
+            mu_intervals=tuple((m * 0.98, m * 1.02) for m in source.mu),
+            x_basis=Fraction(source.x),
+        )
+        settings = {
+            "protocol": "decoy_bb84",
+            "decoy": decoy,
+            "offset_range": Seconds(0.3),
+            "align_symbols": 1 << 17,
+            "dead_time": Seconds(1.5e-6),
+        }
+        both = LinkShared(**(settings | shared))
+        sessions = await session_pair(clock=clock)
+        transmitter = pulse_kit.LabTransmitter(source, clock, window=window)
+        tagger = pulse_kit.PulseTagger(source, transmitter, clock)
+        alice = PulseNode("alice", transmitter, clock, sessions[0], both)
+        bob = PulseNode("bob", tagger, clock, sessions[1], both)
+        return Pair(clock, alice, bob)
+
+    return make
+
+
+def _module(name: str) -> Any:
+    """A module beside this file."""
+    spec = importlib.util.spec_from_file_location(f"link_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules.setdefault(f"link_{name}", importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def source_kit() -> Any:
     """The module tests/link/source.py."""
-    spec = importlib.util.spec_from_file_location("link_source", Path(__file__).with_name("source.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules.setdefault("link_source", importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
+    return _module("source")
+
+
+@pytest.fixture(scope="session")
+def pulse_kit() -> Any:
+    """The module tests/link/pulse_source.py."""
+    return _module("pulse_source")

@@ -34,15 +34,14 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Sacrificed rounds of an alignment, equal on both nodes: what the distiller's first tolerated error rests on."""
+    """Sacrificed rounds of an alignment, equal on both nodes.
+
+    errors of bits: what the distiller's first tolerated error rests on. error_rate: what a calibration searches by.
+    """
 
     errors: int
     bits: int
-
-    @property
-    def error_rate(self) -> float:
-        """0.5 when nothing was opened."""
-        return self.errors / self.bits if self.bits else 0.5
+    error_rate: float
 
 
 class Source(Protocol):

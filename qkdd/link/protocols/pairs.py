@@ -65,10 +65,11 @@ class _PairEnd:
             task.events.wipe()
 
     def _aligned(self, turn: Turn, result: AlignmentResult) -> Opened:
-        self._next_start = max(turn.stop_ps, self._next_start)
+        self._next_start = max(turn.stop, self._next_start)
         self._map, self._pairs_per_s = result.clock, result.pairs_per_s
         self._book.aligned(result, self._receiver.delays_ps)
-        return Opened(result.statistics.errors, result.statistics.bits)
+        statistics = result.statistics
+        return Opened(statistics.errors, statistics.bits, statistics.qber if statistics.qber is not None else 0.5)
 
     def _finish(self, task: SiftTask, rounds: SiftedRounds) -> SiftedBlock:
         seconds = float(self._shared.block)
@@ -143,20 +144,20 @@ class PairAlice(_PairEnd):
         return self._aligned(turn, result)
 
     async def registered(self, turn: Turn) -> None:
-        if turn.stop_ps - turn.start_ps != self._shared.block_ps:
+        if turn.stop - turn.start != self._shared.block_ps:
             raise ClockRejected(
-                f"block {turn.number} of the other node is {(turn.stop_ps - turn.start_ps) / PS:g} s long, "
+                f"block {turn.number} of the other node is {(turn.stop - turn.start) / PS:g} s long, "
                 f"not {float(self._shared.block):g} s"
             )
-        if self._map is None or turn.start_ps < self._next_start:
+        if self._map is None or turn.start < self._next_start:
             raise ClockRejected(f"block {turn.number} of the other node overlaps an earlier one")
-        self._next_start = turn.stop_ps
-        clock = self._map.rebased(turn.start_ps) if self._map.origin_ps > turn.start_ps else self._map
-        first = clock.moment_to_alice(turn.start_ps) - _MARGIN_PS
-        last = clock.moment_to_alice(turn.stop_ps) + _MARGIN_PS
+        self._next_start = turn.stop
+        clock = self._map.rebased(turn.start) if self._map.origin_ps > turn.start else self._map
+        first = clock.moment_to_alice(turn.start) - _MARGIN_PS
+        last = clock.moment_to_alice(turn.stop) + _MARGIN_PS
         await self._receiver.registered(last)
         self.registered_at = self._clock.monotonic()
         events = await self._receiver.events(first, last)
         expected = self._pairs_per_s * float(self._shared.block)
         bin_ps = max(self._receiver.resolution_ps, turn.resolution_ps)
-        self._task = SiftTask(turn.number, turn.start_ps, turn.stop_ps, events, self._shared, clock, expected, bin_ps)
+        self._task = SiftTask(turn.number, turn.start, turn.stop, events, self._shared, clock, expected, bin_ps)

@@ -191,6 +191,20 @@ def _become(module: str, arguments: list[str]) -> None:
 
 
 @app.command(context_settings=_PASS_ON, add_help_option=False)
+def record(context: typer.Context) -> None:
+    """Record the tags of a configured time tagger into a file."""
+    from qkdd.device.record_cli import app as record_app
+
+    record_app(args=context.args or ["--help"], prog_name="qkdd record")
+
+
+@app.command(context_settings=_PASS_ON, add_help_option=False)
+def convert(context: typer.Context) -> None:
+    """Convert a recording of time tags to another format: .qkdt, PTU, a1."""
+    _become("qkdd_drivers.convert", context.args or ["--help"])
+
+
+@app.command(context_settings=_PASS_ON, add_help_option=False)
 def pki(context: typer.Context) -> None:
     """Certificates of nodes, KMSs and applications; master keys."""
     from qkdd.peer.pki_cli import app as pki_app  # only when used: it imports cryptography

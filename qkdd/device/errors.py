@@ -181,6 +181,13 @@ class TagsSlipped(DeviceError):
     default_remedy = "Check cable and USB hub, or lower the click rate."
 
 
+class RecordingEnded(DeviceError):
+    code = "QKD-DEV-RECORDING-END"
+    kind = Kind.PERMANENT
+    meaning = "A recording that was played as a tagger has come to its end: all of its tags were given out."
+    default_remedy = "Nothing is wrong. Restart the device to play it again, or give another recording."
+
+
 class DeviceConfigError(ConfigError):
     code = "QKD-DEV-CONFIG"
     meaning = "A device's section of the configuration does not fit its driver."

@@ -130,7 +130,7 @@ class PicoQuantSim(Simulator):
             counts = np.bincount(channels, minlength=self.device.inputs)[: self.device.inputs]
             it["rate"][1 : self.device.inputs + 1] = counts * (1e12 / max(1, now - asked))
             asked = now
-            self._feed(library, encoder.encode(times - began, channels, now - began))
+            self._feed(library, encoder.encode(times - began, channels + np.uint8(1), now - began))
 
     def _feed(self, library: FakeLibrary, records: NDArray[np.uint32]) -> None:
         it = library.header[0]

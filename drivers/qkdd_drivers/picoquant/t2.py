@@ -25,19 +25,22 @@ class Encoder:
         self._wraps = 0
 
     def encode(self, times: NDArray[np.int64], channels: NDArray[np.uint8], until: int) -> Words:
-        """Records of clicks at `times` (ps since the stream's start, non-decreasing) on inputs from 0; a last overflow record
-        says that the stream is complete up to `until` ps, to one wrap."""
+        """Records of clicks at `times` (ps since the stream's start, non-decreasing); channels: 0 the sync input, n input n.
+
+        A last overflow record says that the stream is complete up to `until` ps, to one wrap.
+        """
         units = (times / self._resolution).astype(np.int64) if self._resolution != 1 else times
         wraps = units // WRAP
         steps = np.diff(wraps, prepend=self._wraps)
         places = np.flatnonzero(steps)
-        records = (channels.astype(np.uint32) << np.uint32(25)) | (units % WRAP).astype(np.uint32)
+        which = np.where(channels > 0, (channels.astype(np.uint32) - np.uint32(1)) << np.uint32(25), _SPECIAL)
+        records = which | (units % WRAP).astype(np.uint32)
         records = np.insert(records, places, _OVERFLOW | steps[places].astype(np.uint32))
         reached = int(wraps[-1]) if len(wraps) else self._wraps
         self._wraps = max(reached, int(until / self._resolution) // WRAP)
         if self._wraps > reached:
             records = np.append(records, _OVERFLOW | np.uint32(self._wraps - reached))
-        return records
+        return np.asarray(records, np.uint32)
 
 
 def decode(records: Words, wraps: int = 0) -> tuple[NDArray[np.int64], NDArray[np.uint8], int]:

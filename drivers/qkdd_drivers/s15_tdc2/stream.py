@@ -66,6 +66,19 @@ class A1Stream:
         self._times, self._channels = stamps[cut:], channels[cut:]
         return TagBlock(stamps[:cut], channels[:cut], self._until, faults=faults, reordered=late)
 
+    @property
+    def partial(self) -> int:
+        """Bytes of a record that is not whole yet."""
+        return len(self._rest) % 8
+
+    def finish(self) -> TagBlock:
+        """The clicks that still waited for others to overtake them."""
+        times, channels = self._times, self._channels
+        self._times, self._channels = times[:0], channels[:0]
+        if len(times):
+            self._until = int(times[-1])
+        return TagBlock(times, channels, self._until)
+
     def _unwrapped(self, times: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
         """Times with the counter's wraps put in, and whether they jump as no clock does."""
         times = times + self._wraps * WRAP_PS

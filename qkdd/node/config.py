@@ -24,7 +24,7 @@ from qkdd.core.errors import ConfigError, CredentialError, QkddError
 from qkdd.core.sealing import load_master_key
 from qkdd.device import DeviceConfig, Driver, TimeTagger, build, check_devices
 from qkdd.keys import KeysConfig
-from qkdd.link.config import LinkConfig
+from qkdd.link.config import SLOT_BINS, LinkConfig, LinkShared
 from qkdd.node.calibration import CalibrationConfig
 from qkdd.node.devices import CountsConfig
 from qkdd.node.firmware import FirmwareConfig
@@ -77,9 +77,14 @@ class NodeConfig(Section, frozen=True):
             yield "peer.peer_id", "is this node's own id", "name the other node"
 
 
+def _device_key(config: NodeConfig) -> str:
+    """The setting that names the device this end runs on."""
+    return "transmitter" if config.link.transmits else "tagger"
+
+
 def _device_names(config: NodeConfig) -> Iterator[tuple[str, str, str]]:
     known = ", ".join(sorted(config.devices)) or "none"
-    for role in ("tagger", "detectors", "polarization"):
+    for role in (_device_key(config), "detectors", "polarization"):
         name = getattr(config.link, role)
         if name is not None and name not in config.devices:
             yield f"link.{role}", f"there is no device {name!r}", f"there are: {known}"
@@ -203,7 +208,7 @@ def _build_all(config: NodeConfig, findings: list[Finding]) -> dict[str, Driver]
 
 def _roles(config: NodeConfig, drivers: Mapping[str, Driver]) -> Iterator[Finding]:
     wanted = (
-        ("tagger", config.link.tagger, "time tagger"),
+        (_device_key(config), config.link.device, "symbol source" if config.link.transmits else "time tagger"),
         ("detectors", config.link.detectors, "detector"),
         ("polarization", config.link.polarization, "polarization controller"),
     )
@@ -217,28 +222,44 @@ def _roles(config: NodeConfig, drivers: Mapping[str, Driver]) -> Iterator[Findin
 
 def _resolution(config: NodeConfig, drivers: Mapping[str, Driver]) -> Iterator[Finding]:
     tagger = drivers.get(config.link.tagger)
-    if tagger is None or not plays(tagger, TimeTagger):
+    if config.link.transmits or tagger is None or not plays(tagger, TimeTagger):
         return
     resolution, inputs = _known(lambda: tagger.resolution_ps), _known(lambda: tagger.inputs)  # type: ignore[attr-defined]
     shared = config.link.shared
-    if resolution is not None and shared.window_ps < 2 * resolution:
+    if resolution is not None:
+        yield from _bins(shared, resolution)
+    too_high = [n for n, i in config.link.channels.items() if inputs is not None and i >= inputs]
+    if too_high:
+        yield Finding(
+            "link.channels", 0, f"{', '.join(too_high)}: the tagger has inputs 0 to {inputs - 1 if inputs else 0}", ""
+        )
+
+
+def _bins(shared: LinkShared, resolution: int) -> Iterator[Finding]:
+    """What the tagger's bin (ps) is too coarse for."""
+    if shared.protocol == "decoy_bb84":
+        if shared.slot_ps < SLOT_BINS * resolution:
+            most = 1e12 / (SLOT_BINS * resolution)
+            yield Finding(
+                "link.shared.decoy.pulse_rate",
+                0,
+                f"a slot of {shared.slot_ps:g} ps is shorter than {SLOT_BINS} bins of the tagger ({resolution} ps each)",
+                f'at most "{most / 1e6:g} MHz"',
+            )
+        return
+    if shared.window_ps < 2 * resolution:
         yield Finding(
             "link.shared.window",
             0,
             f"{shared.window} is narrower than two bins of the tagger ({resolution} ps each)",
             f'at least "{2 * resolution} ps"',
         )
-    if resolution is not None and shared.announce_ps < resolution:
+    if shared.announce_ps < resolution:
         yield Finding(
             "link.shared.announce_bin",
             0,
             f"{shared.announce_bin} is finer than the tagger's bin of {resolution} ps",
             f'at least "{resolution} ps"',
-        )
-    too_high = [n for n, i in config.link.channels.items() if inputs is not None and i >= inputs]
-    if too_high:
-        yield Finding(
-            "link.channels", 0, f"{', '.join(too_high)}: the tagger has inputs 0 to {inputs - 1 if inputs else 0}", ""
         )
 
 

@@ -1,4 +1,4 @@
-"""The link's life on this node: wait for tagger and session, run, show, calibrate, drain."""
+"""The link's life on this node: wait for device and session, run, show, calibrate, drain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qkdd.node.supervisor import Publish, Supervisor
 from qkdd.peer import PeerSession
 
 PART = "link"
-PATIENCE_S = 60.0  # a tagger is read ten times a second
+PATIENCE_S = 60.0  # a tagger or a transmitter is read ten times a second
 KEEP_BLOCKS = 1000
 MEASURE_ATTEMPTS = 4  # the link may have to find the other clock again from nothing
 
@@ -33,7 +33,7 @@ class RunningLink(Protocol):
     """What the node asks of `qkdd.link.session.LinkSession`."""
 
     async def run(self) -> str:
-        """Until this node or the other is drained; raises when the session or the tagger fails. Closes the session."""
+        """Until this node or the other is drained; raises when the session or its device fails. Closes the session."""
 
     def drain(self) -> None:
         """Finish the block in hand and return from `run`."""
@@ -105,18 +105,18 @@ class LinkRun:
             if self.draining:
                 self._publish("link.drained", link=self.config.name)
                 await beating(self._resumed.wait(), beat, self._clock)
-            tagger = await beating(self._devices.need(self.config.tagger), beat, self._clock)
+            device = await beating(self._devices.need(self.config.device), beat, self._clock)
             await beating(self._session_there.wait(), beat, self._clock)
             if self._session is None or self.draining:
                 continue  # it went away, or the operator spoke, while the other was waited for
-            await self._with(tagger, self._session, up)
+            await self._with(device, self._session, up)
 
-    async def _with(self, tagger: Driver, session: PeerSession, up: Callable[[], None]) -> None:
-        slot = self._devices.slots[self.config.tagger]
+    async def _with(self, device: Driver, session: PeerSession, up: Callable[[], None]) -> None:
+        slot = self._devices.slots[self.config.device]
         slot.busy.set()
         self._idle.clear()
         queue = self.status.watch()
-        self._link = self._make_link(tagger, session, self.status, self._health.beater(PART))
+        self._link = self._make_link(device, session, self.status, self._health.beater(PART))
         follower = asyncio.create_task(self._follow(queue, up))
         waiter = asyncio.create_task(self._beat_while_idle())
         try:
@@ -137,7 +137,7 @@ class LinkRun:
             self._idle.set()
 
     async def _beat_while_idle(self) -> None:
-        """Before the tagger's stream starts the link waits for the other node, which has deadlines of its own."""
+        """Before the device's stream starts the link waits for the other node, which has deadlines of its own."""
         while True:
             if self.status.snapshot.state is LinkState.IDLE:
                 self._health.beat(PART)

@@ -6,6 +6,7 @@ from qkdd.device import Driver, PolarizationController, TimeTagger, roles
 
 ROLES: dict[str, type] = {
     "time tagger": TimeTagger,
+    "symbol source": roles.SymbolSource,
     "detector": roles.Detector,
     "polarization controller": PolarizationController,
     "attenuator": roles.Attenuator,

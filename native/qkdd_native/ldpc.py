@@ -91,11 +91,12 @@ class LdpcCode:
         if not 1 <= bits <= most:
             raise StatusError(Status.BAD_ARGUMENT, f"a frame has 1 to {most} bits, not {bits}")
         lifting = self.lifting_for(bits)
-        kept = max(-(-bits // lifting), self.columns - self.shortening_order().size)
+        order = self.shortening_order()
+        kept = max(-(-bits // lifting), self.columns - order.size)
         keep = np.ones(self.columns, np.bool_)
-        keep[self.shortening_order()[: self.columns - kept]] = False
+        keep[order[: self.columns - kept]] = False
         edges = keep[self._columns_of]
-        rows_of = np.repeat(np.arange(len(self._starts) - 1), np.diff(self._starts.astype(np.int64)))
+        rows_of = self._rows_of()
         degrees = np.bincount(rows_of[edges], minlength=len(self._starts) - 1)
         base = self._shifts[edges]
         return type(self)(
@@ -114,14 +115,26 @@ class LdpcCode:
     def shortening_order(self) -> NDArray[np.int64]:
         """Columns in the order in which they are dropped: those of degree three and more, spread evenly over the degrees.
 
-        Columns of degree two stay: a code has about as many as it has rows, and shortening keeps the rows. A third stays in any
-        case.
+        Columns of degree two stay: a code has about as many as it has rows, and shortening keeps the rows. So do columns
+        without which a row would have fewer than two, and at least three fifths of all.
         """
         degrees = np.bincount(self._columns_of, minlength=self.columns)
         heavy = np.flatnonzero(degrees > 2)
         heavy = heavy[np.argsort(degrees[heavy], kind="stable")]
         spread = np.argsort(np.arange(len(heavy)) * GOLDEN % 1.0, kind="stable")
-        return heavy[spread][: self.columns * 2 // 3]
+        rows_of = self._rows_of()
+        left = np.bincount(rows_of)
+        chosen: list[int] = []
+        for column in heavy[spread]:
+            rows = rows_of[self._columns_of == column]
+            if len(chosen) < self.columns * 2 // 5 and (left[rows] > 2).all():
+                left[rows] -= 1
+                chosen.append(int(column))
+        return np.array(chosen, np.int64)
+
+    def _rows_of(self) -> NDArray[np.int64]:
+        """The row of each entry."""
+        return np.searchsorted(self._starts, np.arange(len(self._columns_of)), side="right").astype(np.int64) - 1
 
     def _code(self, rows: int) -> object:
         return ffi.new(

@@ -58,6 +58,9 @@ class Correction:
         """Bits that this round discloses, bob's answer included."""
         return sum(self.parts.frame(i).syndrome_bits(round_) for i in self.open) + _answer_bits(len(self.open))
 
+    def wipe(self) -> None:
+        self.key.fill(0)
+
     def charge(self, round_: int) -> None:
         """Count what this round is about to disclose."""
         self.leak += self.cost(round_)
@@ -131,7 +134,7 @@ async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSes
         )
     finally:
         if not done:
-            work.key.fill(0)
+            work.wipe()
 
 
 async def _ask(work: Correction, round_: int, session: PeerSession, block: int) -> None:

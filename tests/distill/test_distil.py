@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bench_sessions import noisy_blocks, pair, run_pair
 
 SMALL = 30_000
-CONFIG = DistillConfig()
+CONFIG = DistillConfig(reconciler="cascade")  # LDPC: test_ldpc_blocks.py
 
 
 def both(results: tuple[object, object, object, object]) -> tuple[DistilledBlock, DistilledBlock]:
@@ -83,7 +83,7 @@ def test_too_many_errors_in_the_test_bits_refuse_the_block_on_both_sides() -> No
 
 
 def test_the_budget_stops_both_sides_before_it_is_exceeded() -> None:
-    config = DistillConfig(leak_efficiency=1.0, error_margin=0.01)
+    config = DistillConfig(reconciler="cascade", leak_efficiency=1.0, error_margin=0.01)
     a, b, there, back = run_pair(200_000, 0.0265, 0.03, config)
     assert isinstance(a, LeakExceeded)
     assert isinstance(b, LeakExceeded)
@@ -103,7 +103,7 @@ def test_bursts_and_other_rates(rate: float) -> None:
     zero = np.zeros(m, np.uint8)
     tolerated = max(rate * 1.3, 0.01)
     blocks = SiftedBlock(1, bits, zero, 1.0), SiftedBlock(1, other, zero, 1.0)
-    config = DistillConfig(eps_sec=1e-6, qber_max=0.2)
+    config = DistillConfig(reconciler="cascade", eps_sec=1e-6, qber_max=0.2)
     if rate == 0.06:  # two-way leak leaves nothing here: the plan says so
         with pytest.raises(Exception, match="QKD-BLK-NO-LENGTH"):
             plan_block(m, tolerated, config)
@@ -158,7 +158,8 @@ def test_one_changed_message_never_gives_two_different_keys(
             hit.append(message)
         return changed
 
-    a, b, _, _ = run_pair(12_000, 0.01, 0.016, DistillConfig(eps_sec=1e-9), tamper=tamper, authentic=not forged)
+    config = DistillConfig(reconciler="cascade", eps_sec=1e-9)
+    a, b, _, _ = run_pair(12_000, 0.01, 0.016, config, tamper=tamper, authentic=not forged)
     accepted = isinstance(a, DistilledBlock) and isinstance(b, DistilledBlock)
     if not hit:
         assert accepted or type(a) is type(b)

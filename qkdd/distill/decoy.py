@@ -36,7 +36,7 @@ from qkdd.distill.errors import (
 )
 from qkdd.distill.estimate import random_subset
 from qkdd.distill.pipeline import shannon_limit
-from qkdd.distill.plan import VERDICT_BITS, BlockPlan, correction_plan, leak_budget
+from qkdd.distill.plan import VERDICT_BITS, BlockPlan, correction_plan
 from qkdd.distill.reconcile import Reconciled, reconcile
 from qkdd.distill.tracker import tolerate, with_allowance
 from qkdd.distill.verify import verify
@@ -121,12 +121,14 @@ class _Work:
             leak=leak,
             leak_budget=correction.leak_budget,
             rounds=corrected.rounds,
-            f_parities=corrected.leak / 2 / limit,
+            f_parities=corrected.parities / limit,
             f_sec=leak / limit,
             eps=compose(config.eps_sec, config.eps_cor, config.eps_auth),
             eps_sec=config.eps_sec,
             eps_cor=config.eps_cor,
             acquisition_s=block.acquisition_s,
+            method=correction.method,
+            reason=correction.reason,
             label=found.label,
             phase_error=found.phi,
             decoy=statistics,
@@ -179,8 +181,7 @@ class _Work:
         config, n = self._config, sum(statistics.n_key)
         errors, size = sum(statistics.m_test or ()), sum(statistics.n_test)
         if fixed is not None:
-            tolerated, budget = fixed.tolerated_error, fixed.leak_budget
-            return correction_plan(n, (errors, size), tolerated, budget, config, self._settings.proof), errors
+            return correction_plan(n, (errors, size), fixed.tolerated_error, config, self._settings.proof), errors
         if plan.sample_size:
             errors, size = plan.sample_errors, plan.sample_size
             tolerated = tolerate(errors / size, config)
@@ -194,8 +195,7 @@ class _Work:
                     tolerated_error=float(config.qber_max),
                 )
             tolerated = tolerate(with_allowance(errors, size), config)
-        budget = leak_budget(n, tolerated, config)
-        return correction_plan(n, (errors, size), tolerated, budget, config, self._settings.proof), errors
+        return correction_plan(n, (errors, size), tolerated, config, self._settings.proof), errors
 
     async def _correct(self, key: Bits, plan: BlockPlan, errors: int, statistics: DecoyStatistics) -> Reconciled:
         """The corrected, verified key."""

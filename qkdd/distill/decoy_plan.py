@@ -16,7 +16,7 @@ from qkdd.distill.decoy_config import FIXED_LENGTH, DecoySettings
 from qkdd.distill.decoy_counts import DecoyStatistics, per_intensity
 from qkdd.distill.decoy_messages import DecoyPlan
 from qkdd.distill.errors import NoLength, PlanMismatch
-from qkdd.distill.plan import leak_budget
+from qkdd.distill.plan import least_leak
 from qkdd.distill.tracker import tolerate
 from qkdd.distill.wire import receive
 from qkdd.peer import PeerSession
@@ -32,12 +32,11 @@ _DEVIATIONS = 5.0  # by which the detections of a fixed-length block stay below 
 
 @dataclass(frozen=True, slots=True)
 class FixedPlan:
-    """A fixed-length block. tolerated_error, leak_budget: of error correction; the thresholds are in `acceptance`, whose leak_max
-    also covers what else is disclosed (`other_leak`)."""
+    """A fixed-length block. tolerated_error: of error correction, whose leak budget follows from it and is, with what else is
+    disclosed (`other_leak`), leak_max among the thresholds in `acceptance`."""
 
     acceptance: AcceptancePlan
     tolerated_error: float
-    leak_budget: int
 
 
 def decoy_settings(config: DistillConfig) -> DecoySettings:
@@ -88,7 +87,7 @@ def plan_fixed(config: DistillConfig) -> FixedPlan:
     if n_key < 1:
         raise NoLength(f"{total:.0f} expected detections of the key basis are too few", sifted=0)
     tolerated = tolerate(math.fsum(mean.m_key) / total, config)
-    budget = leak_budget(n_key, tolerated, config)
+    _, budget = least_leak(n_key, tolerated, config)
     share = (n_key + 0.5) / total  # half a detection more, so that rounding cannot take one away
     kept = BlockCounts(
         tuple(n * share for n in mean.n_key), tuple(m * share for m in mean.m_key), mean.n_test, mean.m_test
@@ -108,7 +107,7 @@ def plan_fixed(config: DistillConfig) -> FixedPlan:
             sifted=n_key,
             tolerated_error=tolerated,
         )
-    return FixedPlan(acceptance, tolerated, budget)
+    return FixedPlan(acceptance, tolerated)
 
 
 def make_plan(

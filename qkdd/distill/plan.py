@@ -203,22 +203,38 @@ def sacrifice_plan(m: int, tolerated_error: float, config: DistillConfig, refusa
     )
 
 
+def least_leak(n: int, tolerated_error: float, config: DistillConfig) -> tuple[Method, int]:
+    """The allowed method with the smallest leak budget for n key bits, and that budget: the same on both nodes.
+
+    Raises NoLength if no allowed method corrects that much.
+    """
+    budgets: list[tuple[int, Method]] = []
+    for method in methods(config):
+        try:
+            budgets.append((leak_budget(n, tolerated_error, config, method), method))
+        except NoLength:
+            continue
+    if not budgets:
+        raise NoLength(
+            f"no allowed method corrects an error rate of {tolerated_error:.4f}", tolerated_error=tolerated_error
+        )
+    budget, best = min(budgets)
+    return best, budget
+
+
 def correction_plan(
-    n: int,
-    sample: tuple[int, int],
-    tolerated_error: float,
-    budget: int,
-    config: DistillConfig,
-    proof: DecoyProof,
+    n: int, sample: tuple[int, int], tolerated_error: float, config: DistillConfig, proof: DecoyProof
 ) -> BlockPlan:
     """What `reconcile` follows where no key bit is ever opened: n key bits of a decoy block, and how many of the `sample`
-    (errors, size) of other bits were wrong. It fixes no length: that is the decoy pipeline's."""
+    (errors, size) of other bits were wrong. It fixes no length: that is the decoy pipeline's. Raises NoLength."""
+    delta = check_fraction("tolerated_error", tolerated_error, high=0.5)
+    method, budget = least_leak(n, delta, config)
     return BlockPlan(
         proof=proof,
         m=n + sample[1],
         k=sample[1],
         n=n,
-        tolerated_error=check_fraction("tolerated_error", tolerated_error, high=0.5),
+        tolerated_error=delta,
         leak_budget=budget,
         tag_bits=TAG_BITS,
         length=0,
@@ -230,4 +246,7 @@ def correction_plan(
         eps_cor=config.eps_cor,
         eps_auth=config.eps_auth,
         auth_bits=config.tags_per_block * TAG_BITS,
+        method=method,
+        ldpc_frame=config.ldpc_frame if method == "ldpc" else 0,
+        reason="the smaller leak budget" if len(methods(config)) > 1 else "configured",
     )

@@ -108,8 +108,8 @@ async def run(
 
 
 def distil_pair(
-    settings: DecoySettings, model: Model = LINK.pulse, tamper: Tamper | None = None, seed: int = 1
+    settings: DecoySettings, model: Model = LINK.pulse, tamper: Tamper | None = None, seed: int = 1, **changes: object
 ) -> tuple[object, object, Wire, Wire]:
     """One block of fresh nodes, from drawing to the result."""
-    shared = config(settings)
+    shared = config(settings, **changes)
     return asyncio.run(run(*blocks(settings, model, seed), (Distiller(shared), Distiller(shared)), tamper))

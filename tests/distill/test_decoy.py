@@ -23,8 +23,8 @@ from qkdd.distill import DecoyBlock, DistillConfig, DistilledBlock, Distiller
 from qkdd.distill.decoy_counts import DecoyStatistics
 from qkdd.distill.decoy_messages import DecoyOutcome, DecoyPlan, DecoyTest, KeyErrors, KeySubset
 from qkdd.distill.decoy_plan import count_block, other_leak, plan_fixed
-from qkdd.distill.messages import Parities
-from qkdd.distill.plan import VERDICT_BITS, leak_budget
+from qkdd.distill.messages import Decoded, Parities, Syndromes
+from qkdd.distill.plan import VERDICT_BITS, least_leak
 from qkdd.peer import Message
 from qkdd.security.accounting import TAG_BITS
 from qkdd.security.channel import Channel
@@ -91,10 +91,11 @@ def test_both_nodes_make_the_same_key_of_the_proofs_length(shape: Any) -> None:
 
 
 @pytest.mark.slow
-def test_scale_of_the_variable_length_mode() -> None:
+@pytest.mark.parametrize("method", ["cascade", "ldpc"])
+def test_scale_of_the_variable_length_mode(method: str) -> None:
     """10 MHz, transmission 0.1, 10 s, passive receiver: 2e5 to 4e5 bits, within 10 % of what the model expects."""
     shape = two_decoy(block_pulses=100_000_000, x_basis=0.14)
-    a, _ = keys(distil_pair(shape))
+    a, _ = keys(distil_pair(shape, reconciler=method))
     mean = shape.expect(Channel(LINK.eta, LINK.p_dc, LINK.e_mis), 0.5)
     leak = a.f_sec * math.fsum(mean.n_key) * -(0.01 * math.log2(0.01) + 0.99 * math.log2(0.99))
     expected = decoy_length(
@@ -105,12 +106,18 @@ def test_scale_of_the_variable_length_mode() -> None:
 
 
 def test_leak_is_every_key_dependent_bit_on_the_wire() -> None:
-    a, _, there, back = distil_pair(VL)
+    a, _, there, back = distil_pair(VL, reconciler="cascade")
     assert isinstance(a, DistilledBlock)
     for wire in (there, back):
         parities = [m for m in wire.sent if isinstance(m, Parities)]
         size = sum(8 * len(m.bits) for m in parities)
         assert 0 <= size - (a.leak - VERDICT_BITS) // 2 < 8 * len(parities)
+    a, _, there, back = distil_pair(VL, reconciler="ldpc")
+    assert isinstance(a, DistilledBlock)
+    syndromes = [m for m in there.sent if isinstance(m, Syndromes)]
+    answers = [m for m in back.sent if isinstance(m, Decoded)]
+    size = sum(8 * (len(s.bits) + len(d.failed)) + 32 for s, d in zip(syndromes, answers, strict=True))
+    assert 0 <= size - (a.leak - VERDICT_BITS) < 16 * len(syndromes)
     # log2(2/eps_cor), which the proofs subtract, is less than the tag's 128 bits: the rest is leak
     assert other_leak(a.key_size, config(VL)) == TAG_BITS - 50
     assert other_leak(1000, config(WIESEMANN)) == TAG_BITS - 50 + 2 * 10
@@ -134,7 +141,7 @@ def test_error_above_the_highest_is_refused_before_correction() -> None:
     results = asyncio.run(run(*blocks(LIM, noisy.pulse), (Distiller(config(LIM, qber_max=Fraction(0.02))),) * 2))
     assert shared.qber_max == 0.02
     assert codes(results) == ("QKD-BLK-QBER", "QKD-BLK-QBER")
-    assert not any(isinstance(m, Parities) for m in results[2].sent)
+    assert not any(isinstance(m, (Parities, Syndromes)) for m in results[2].sent)
 
 
 def test_the_second_blocks_budget_rests_on_the_first_key_and_a_refused_leak_forgets_it() -> None:
@@ -154,7 +161,7 @@ def test_the_second_blocks_budget_rests_on_the_first_key_and_a_refused_leak_forg
     a1, a2 = keys(first)[0], keys(second)[0]
     assert a1.tolerated_error > a2.tolerated_error  # a small sample has an allowance of three standard deviations
     assert a2.tolerated_error == pytest.approx(a1.actual_errors / a1.key_size + 0.005, abs=1.1e-5)
-    assert a2.leak_budget == leak_budget(a2.key_size, a2.tolerated_error, shared)
+    assert (a2.method, a2.leak_budget) == least_leak(a2.key_size, a2.tolerated_error, shared)
     assert codes(third) == ("QKD-BLK-LEAK", "QKD-BLK-LEAK")
     plan = next(m for m in fourth[2].sent if isinstance(m, DecoyPlan))  # type: ignore[attr-defined]
     assert plan.sample_size == 0

@@ -6,10 +6,11 @@ import abc
 import re
 from collections import deque
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from qkdd_drivers.dialogue_sim import LineSimulator
 from qkdd_drivers.simkit import Address
+from qkdd_drivers.visa_sim import visa_wire
 
 Handler = Callable[[str], str | None]
 """Takes what stands behind the header; returns the answer of a query, None for a command. Raises ScpiError."""
@@ -39,6 +40,7 @@ class ScpiSimulator(LineSimulator):
 
     ends = b"\n"
     identity: ClassVar[str] = "Maker,Model,Serial,1.0"
+    usb_ids: ClassVar[tuple[int, int]] = (0x1209, 0x0001)
     error_queue: ClassVar[bool] = True
 
     def __init__(self, *, pty: str | None = None, listen: tuple[str, int] | None = None, seed: int = 1) -> None:
@@ -61,8 +63,14 @@ class ScpiSimulator(LineSimulator):
             common["SYSTem:ERRor[:NEXT]?"] = lambda _: self._errors.popleft() if self._errors else '+0,"No error"'
         return common | self.commands()
 
+    def over(self, interface: str, listen: tuple[str, int] = ("127.0.0.1", 0)) -> Self:
+        """Be reached by usbtmc (through USB/IP), hislip or vxi11 instead of a plain socket; before `start`."""
+        maker, product, serial, *_ = self.identity.split(",")
+        self._wire = visa_wire(interface, self._received, self.usb_ids, (maker, product, serial), listen)
+        return self
+
     async def start(self) -> Address:
-        """Over TCP the port is a VISA resource, as a driver takes it."""
+        """The port is a VISA resource, as a driver takes it."""
         where = await super().start()
         return Address(self.model, where.port or f"TCPIP0::{where.host}::{where.tcp_ports[0]}::SOCKET")
 

@@ -23,7 +23,8 @@ from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
 from qkdd_drivers.qkdd_board.sim import BoardSim
 from qkdd_drivers.s15_spd.sim import SpdSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks, Tdc1Sim
-from qkdd_drivers.sim_options import Fault, Listen, Pty, Rate, Seed
+from qkdd_drivers.scpi_sim import ScpiSimulator
+from qkdd_drivers.sim_options import Fault, Listen, Over, Pty, Rate, Seed
 from qkdd_drivers.sim_taggers import add_to
 from qkdd_drivers.simkit import Simulator
 from qkdd_drivers.single_quantum_websq import protocol as websq
@@ -53,6 +54,19 @@ def _place(listen: str | None) -> tuple[str, int] | None:
 def _scpi_place(pty: str | None, listen: str | None) -> tuple[str, int] | None:
     """SCPI is served by TCP unless a pseudo terminal is asked for."""
     return None if pty is not None else _place(listen) or ("127.0.0.1", 0)
+
+
+def _run_scpi(
+    simulator: ScpiSimulator, pty: str | None, listen: str | None, over: str, faults: list[str] | None
+) -> None:
+    if over != "socket":
+        if pty is not None:
+            raise typer.BadParameter("a pseudo terminal is no VISA interface", param_hint="--over")
+        try:
+            simulator.over(over, _place(listen) or ("127.0.0.1", 0))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--over") from None
+    _run(simulator, faults)
 
 
 def parse_fault(text: str) -> tuple[float, str, dict[str, float]]:
@@ -191,16 +205,25 @@ def spd(pty: Pty = None, listen: Listen = None, seed: Seed = 1, rate: Rate = 10_
 
 
 @app.command()
-def id120(pty: Pty = None, listen: Listen = None, seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
+def id120(
+    pty: Pty = None,
+    listen: Listen = None,
+    over: Over = "socket",
+    seed: Seed = 1,
+    rate: Rate = 10_000.0,
+    fault: Fault = None,
+) -> None:
     """ID Quantique ID120 detector (VISA)."""
     _one_place(pty, listen)
-    _run(Id120Sim(SteadyBench(rate, seed, 1), pty=pty, listen=_scpi_place(pty, listen), seed=seed), fault)
+    simulator = Id120Sim(SteadyBench(rate, seed, 1), pty=pty, listen=_scpi_place(pty, listen), seed=seed)
+    _run_scpi(simulator, pty, listen, over, fault)
 
 
 @app.command()
 def pm100d(
     pty: Pty = None,
     listen: Listen = None,
+    over: Over = "socket",
     seed: Seed = 1,
     watt: Annotated[float, typer.Option(min=0.0, help="Power on the sensor.")] = 12.5e-6,
     sensor: Annotated[bool, typer.Option(help="Whether a sensor is plugged in.")] = True,
@@ -208,14 +231,15 @@ def pm100d(
 ) -> None:
     """Thorlabs PM100D power meter (VISA)."""
     _one_place(pty, listen)
-    _run(Pm100dSim(lambda: watt, pty=pty, listen=_scpi_place(pty, listen), seed=seed, sensor=sensor), fault)
+    simulator = Pm100dSim(lambda: watt, pty=pty, listen=_scpi_place(pty, listen), seed=seed, sensor=sensor)
+    _run_scpi(simulator, pty, listen, over, fault)
 
 
 @app.command()
-def cld1015(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
+def cld1015(pty: Pty = None, listen: Listen = None, over: Over = "socket", seed: Seed = 1, fault: Fault = None) -> None:
     """Thorlabs CLD1015 laser and temperature driver (VISA)."""
     _one_place(pty, listen)
-    _run(Cld1015Sim(pty=pty, listen=_scpi_place(pty, listen), seed=seed), fault)
+    _run_scpi(Cld1015Sim(pty=pty, listen=_scpi_place(pty, listen), seed=seed), pty, listen, over, fault)
 
 
 class Kind(StrEnum):

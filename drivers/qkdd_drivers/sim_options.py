@@ -8,6 +8,9 @@ import typer
 
 Pty = Annotated[str | None, typer.Option("--pty", help="Make this symbolic link to a new pseudo terminal.")]
 Listen = Annotated[str | None, typer.Option("--listen", help="HOST:PORT to serve by TCP; port 0 chooses a free one.")]
+Over = Annotated[
+    str, typer.Option("--over", help="socket, or usbtmc (USB/IP), hislip, vxi11: how it is reached as a VISA resource.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Rate = Annotated[float, typer.Option(min=0.0, help="Clicks or counts a second, all inputs together.")]
 Fault = Annotated[

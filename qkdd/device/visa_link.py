@@ -79,7 +79,11 @@ class VisaLink:
             command = [sys.executable, "-I", str(_CHILD), str(theirs.fileno()), str(os.getpid())]
             try:
                 self._process = subprocess.Popen(
-                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,  # pyvisa-py prints
+                    stderr=subprocess.DEVNULL,
                 )
             except OSError as error:
                 ours.close()

@@ -68,9 +68,9 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, problem: str
 
 
 def test_a_mapping_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DeviceConfigError, match="nothing.toml"):
+    with pytest.raises(DeviceConfigError, match=r"nothing\.toml"):
         load(config(tmp_path / "nothing.toml"), AttenuatorMapping)
-    with pytest.raises(DeviceConfigError, match="needs options.mapping"):
+    with pytest.raises(DeviceConfigError, match=r"needs options\.mapping"):
         load(DeviceConfig(driver="generic_scpi_attenuator", port="socket://h:1"), AttenuatorMapping)
 
 

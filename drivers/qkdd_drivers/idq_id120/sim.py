@@ -19,6 +19,7 @@ class Id120Sim(ScpiSimulator):
     """
 
     model = "id120"
+    usb_ids = (0x1DDC, 0x0330)
     identity = "ID Quantique,ID120,1402010,1.3.0"
     error_queue = False
     faults = ScpiSimulator.faults | {"lie"}

@@ -19,6 +19,7 @@ class Cld1015Sim(ScpiSimulator):
     """
 
     model = "cld1015"
+    usb_ids = (0x1313, 0x804F)
     identity = "Thorlabs,CLD1015,M00412345,1.7.0"
     faults = ScpiSimulator.faults | {"interlock"}
 

@@ -17,6 +17,7 @@ class Pm100dSim(ScpiSimulator):
     """
 
     model = "pm100d"
+    usb_ids = (0x1313, 0x8078)
     identity = "Thorlabs,PM100D,P0012345,2.6.0"
     faults = ScpiSimulator.faults | {"overload"}
 

@@ -103,10 +103,11 @@ def gamma_fung(eps: float, b: float, c: float, d: float) -> float:
     spread = (1.0 - b) * b
     if spread == 0.0:
         return 0.0
-    argument = (c + d) / (c * d * spread * eps * eps)
-    if argument <= 1.0:  # the approximation gives no width here: no statement
+    # log2 of (c + d)/(c d (1 - b) b eps²), from logarithms: eps² may be below every double (S7.6)
+    logarithm = math.log2(c + d) - math.log2(c) - math.log2(d) - math.log2(spread) - 2.0 * math.log2(eps)
+    if logarithm <= 0.0:  # the approximation gives no width here: no statement
         raise ProofInputError(f"eps = {eps} is too large for sets of {c} and {d}", name="eps")
-    return math.sqrt((c + d) * spread / (c * d * math.log(2.0)) * math.log2(argument))
+    return math.sqrt((1.0 / c + 1.0 / d) * spread / math.log(2.0) * logarithm)
 
 
 def hypergeom_upper(n_key: float, k_test: float, m_test: float, eps: float) -> int:

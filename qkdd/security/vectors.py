@@ -11,7 +11,7 @@ import argparse
 import inspect
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +50,48 @@ def _within(got: object, expected: object, tolerance: Mapping[str, Any]) -> bool
     return abs(got - expected) <= bound  # False for NaN
 
 
+def _run(evaluator: Callable[..., Values], given: Mapping[str, Any]) -> Values:
+    """What the function says; a value of another type than it takes, or too large for a double, is refused."""
+    try:
+        return evaluator(**given)
+    except (TypeError, OverflowError) as error:
+        raise ProofInputError(f"{type(error).__name__}: {error}", name="inputs") from None
+
+
+def _checked(function: str) -> Callable[..., Values]:
+    def check(**inputs: Any) -> Values:
+        check_given(function, inputs)
+        return {}
+
+    return check
+
+
 def evaluate(case: Mapping[str, Any]) -> Outcome:
-    """Run one case. Inputs that are missing, unknown or `null` and refusals by the proof count as a refusal of the inputs; any
-    other exception is a defect of the function and fails the case, whatever was expected."""
+    """Run one case. Inputs that are missing, unknown, `null`, of a wrong type or beyond every number, and refusals by the proof
+    count as a refusal of the inputs; any other exception is a defect of the function and fails the case, whatever was
+    expected. A case that is none fails as well."""
     name, function = str(case.get("name", "?")), str(case.get("function", "?"))
-    expected, tolerance = dict(case.get("expected", {})), dict(case.get("tolerance", {}))
+    parts = {key: case.get(key, {}) for key in ("inputs", "expected", "tolerance")}
+    for key, part in parts.items():
+        if not isinstance(part, dict):
+            return Outcome(name, function, False, {}, {}, f"{key} is no object")
+    expected, tolerance = dict(parts["expected"]), dict(parts["tolerance"])
+    for key in ("abs", "rel"):
+        value = tolerance.get(key, 0.0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return Outcome(name, function, False, expected, {}, f"tolerance {key} is no number")
     wants_error = expected.get("error") is True
     evaluator = FUNCTIONS.get(function)
     if evaluator is None:
         return Outcome(name, function, False, expected, {}, "unknown function")
-    given = {
-        key: value for key, value in dict(case.get("inputs", {})).items() if key not in _COMMENTS and value is not None
-    }
+    given = {key: value for key, value in parts["inputs"].items() if key not in _COMMENTS and value is not None}
     try:
-        check_given(function, given)
+        _run(_checked(function), given)
         try:
             inspect.signature(evaluator).bind(**given)
         except TypeError as error:  # a name that the function does not know, or one that is missing
             raise ProofInputError(str(error), name="inputs") from None
-        got = evaluator(**given)
+        got = _run(evaluator, given)
     except ProofInputError as error:
         return Outcome(
             name,
@@ -78,7 +101,7 @@ def evaluate(case: Mapping[str, Any]) -> Outcome:
             {"error": error.message, "code": error.code},
             "" if wants_error else "refused",
         )
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
         return Outcome(name, function, False, expected, {"error": f"{type(error).__name__}: {error}"}, "defect")
     if wants_error:
         return Outcome(name, function, False, expected, got, "should have been refused")

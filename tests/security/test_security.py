@@ -37,9 +37,38 @@ def test_evaluator_tells_refusals_from_defects(tmp_path: Path) -> None:
         function="two_decoy", inputs={"p": [0.5, 0.4, 0.1]}, expected={"error": True}
     ).passed  # the rest is missing
     assert one(function="h2", inputs={"x": [0.5], "y": 1}, expected={"error": True}).passed
-    broken = one(function="h2", inputs={"x": ["a"]}, expected={"error": True})
+    assert one(function="h2", inputs={"x": ["a"]}, expected={"error": True}).got["code"] == "QKD-SEC-INPUT"
+    assert one(function="h2", inputs={"x": ["a"]}, expected={"y": [1.0]}).reason == "refused"
+
+
+def test_a_defect_of_a_function_fails_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vectors.FUNCTIONS, "h2", lambda x: {"y": 1 / 0})
+    broken = vectors.evaluate({"function": "h2", "inputs": {"x": [0.5]}, "expected": {"error": True}})
     assert not broken.passed
     assert broken.reason == "defect"
+
+
+_ODD: tuple[object, ...] = (
+    None, math.nan, math.inf, -1, 0, 10**400, -(10**30), 1e-320, True, "x", [], {}, [1], [None], ["a"], [math.nan] * 3,
+    [1, 2, 3, 4], [[1], [2, 3]], {"a": 1}, 0.5, 2.0,
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_odd_inputs_fail_their_case_and_nothing_else() -> None:
+    """Every input of every public case replaced by things that are none: never an exception, never a defect."""
+    if not PUBLIC.exists():
+        pytest.skip("../shared/reference/keyrate-vectors.json is not there")
+    cases = {case["function"]: case for case in json.loads(PUBLIC.read_text(encoding="utf-8"))["cases"]}
+    for function, case in cases.items():
+        if function.startswith("figure:") or function == "lim21_optimum":
+            continue  # a search for each would take minutes
+        for key in [*case["inputs"], "unheard_of"]:
+            for value in _ODD:
+                outcome = vectors.evaluate({**case, "inputs": {**case["inputs"], key: value}})
+                assert outcome.reason != "defect", (function, key, value, outcome.got)
+        for broken in ({"inputs": 5}, {"expected": []}, {"tolerance": {"abs": "x"}}, {"function": None}):
+            assert not vectors.evaluate({**case, **broken}).passed
 
 
 def _file(tmp_path: Path, **case: object) -> Path:

@@ -86,8 +86,7 @@ class LinkShared(DistillConfig, frozen=True):
 
     def canonical(self) -> dict[str, str]:
         """Every setting as text, in SI base units; equal on both nodes or the peers refuse each other."""
-        tree = msgspec.to_builtins(self, enc_hook=_plain)
-        return {key: str(tree[key]) for key in sorted(tree)}
+        return dict(sorted(_flat(msgspec.to_builtins(self, enc_hook=_plain), "")))
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         yield from super().check()
@@ -151,6 +150,15 @@ class LinkShared(DistillConfig, frozen=True):
             )
         if not 0.1 <= self.block <= 600.0:
             yield "block", f"{self.block} lies outside 100 ms to 10 min", "5 s suits 1e4 sifted bits a second and more"
+
+
+def _flat(tree: dict[str, object], prefix: str) -> Iterator[tuple[str, str]]:
+    """Sections inside the section by dotted keys, so that a refusal names the one setting that differs."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
 
 
 def _plain(value: object) -> object:

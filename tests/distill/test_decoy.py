@@ -25,6 +25,7 @@ from qkdd.distill.decoy_messages import DecoyOutcome, DecoyPlan, DecoyTest, KeyE
 from qkdd.distill.decoy_plan import count_block, other_leak, plan_fixed
 from qkdd.distill.messages import Decoded, Parities, Syndromes
 from qkdd.distill.plan import VERDICT_BITS, least_leak
+from qkdd.link.config import LinkShared
 from qkdd.peer import Message
 from qkdd.security.accounting import TAG_BITS
 from qkdd.security.channel import Channel
@@ -418,3 +419,10 @@ def test_mismatch_costs_key_and_random_swap_saves_most_of_it() -> None:
         lengths.append(found.l)
     assert lengths[0] > lengths[1] > lengths[2]
     assert lengths[0] - lengths[1] < (lengths[0] - lengths[2]) / 3
+
+
+def test_a_refusal_of_the_peer_names_the_one_setting_that_differs() -> None:
+    base = {"protocol": "decoy_bb84", "decoy": VL}
+    mine = LinkShared(**base).canonical()  # type: ignore[arg-type]
+    theirs = LinkShared(**(base | {"decoy": two_decoy(x_basis=0.21)})).canonical()  # type: ignore[arg-type]
+    assert [key for key in mine if mine[key] != theirs[key]] == ["decoy.x_basis"]

@@ -45,8 +45,12 @@ class LeakExceeded(BlockRefused):
 
 class AcceptanceMissed(BlockRefused):
     code = "QKD-BLK-ACCEPTANCE"
-    meaning = "A fixed-length block missed a threshold that was set before it: detections, single photons, phase error or leak."
-    default_remedy = "Compare the link with its characterisation (`qkdctl link advise`); adjust `expected` or accept_margin on both nodes."
+    meaning = (
+        "A fixed-length block missed a threshold that was set before it: detections, single photons or phase error."
+    )
+    default_remedy = (
+        "Compare the link with its characterisation (`qkdctl link advise`), then correct `expected` or accept_margin."
+    )
 
 
 class VerifyFailed(BlockRefused):

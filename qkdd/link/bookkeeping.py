@@ -208,7 +208,10 @@ class Bookkeeping:
         self._meter.observe("qkdd_block_processing_seconds", processing_s, link=name)
         self._meter.set("qkdd_link_qber_ratio", block.qber, link=name)
         self._meter.add("qkdd_link_up_seconds_total", block.acquisition_s, link=name)
-        _LOG.info("block accepted", link=name, block=block.number, bits=block.length, qber=round(block.qber, 5))
+        label = {"label": block.label} if block.label else {}
+        _LOG.info(
+            "block accepted", link=name, block=block.number, bits=block.length, qber=round(block.qber, 5), **label
+        )
 
     def refused(
         self, number: int, code: str, sifted: int, acquisition_s: float, processing_s: float, error: QkddError

@@ -26,11 +26,18 @@
  * saves parities (tuned by measurement, docs/performance.md). */
 static const double growth[PASSES] = {1, 4, 40};
 
-/* 64 neighbours of one pass: this node's bits, where segments begin, which of these segments are odd, and (pass 0) which
- * positions were corrected. Together, because they are used together. */
+/* 64 neighbours of one pass: this node's bits, where segments begin, which of these segments are odd. Together, because they are
+ * used together. */
 typedef struct {
-    uint64_t bits, bound, odd, done;
+    uint64_t bits, bound, odd;
 } cell;
+
+/* A segment [first, last) under bisection, of which [from, to) is odd; window: its bits, once they are 64 or fewer, so that frames
+ * by the hundred are not fetched from memory at every halving. Its new bounds are set when the error is found. */
+typedef struct {
+    uint64_t window;
+    uint32_t from, to, first, last;
+} range;
 
 typedef struct {
     uint64_t magic, size, words; /* bits of the block; 64-bit words of it */
@@ -45,7 +52,7 @@ enum { IDLE, OPENING, BISECTING, CONFIRMING, SEARCHING };
 
 typedef struct {
     uint32_t frame, size, stage, pass, passes;
-    uint32_t active, singles;          /* ranges under bisection; segments of one bit, which need none */
+    uint32_t active, found;            /* ranges under bisection; those that were found, at the other end of the list */
     uint32_t confirmed, odd_subsets;   /* whether the subsets were asked for; which are odd */
     uint32_t low, high;                /* the search in the first odd one */
     uint32_t blocks[PASSES], odd[PASSES];
@@ -55,6 +62,7 @@ typedef struct {
 #define HEAD_WORDS ((sizeof(head) + 7) / 8)
 #define SLOT_WORDS ((sizeof(slot) + 7) / 8)
 #define CELL_WORDS (sizeof(cell) / 8)
+#define RANGE_WORDS (sizeof(range) / 8)
 
 /* ---- layout of the workspace ---- */
 
@@ -80,7 +88,7 @@ static int measure(head *h, size_t n, size_t frame_bits, size_t slots, double er
     h->slots = slots < h->frames ? slots : h->frames;
     h->error_rate = error_rate;
     h->list = blocks_of((uint32_t)(64 * longest), error_rate, 0) + 64;
-    h->slot_words = SLOT_WORDS + PASSES * (CELL_WORDS * (h->width + 1) + h->tiles) + 3 * halves(h->list);
+    h->slot_words = SLOT_WORDS + PASSES * (CELL_WORDS * (h->width + 1) + h->tiles) + h->width + RANGE_WORDS * h->list;
     h->message = (h->slots * h->list + 7) / 8 + 8;
     return 1;
 }
@@ -128,7 +136,8 @@ typedef struct {
     slot *s;
     cell *cells[PASSES];
     uint64_t *odd_words[PASSES]; /* bit w: word w of `odd` may have a bit set */
-    uint32_t *start, *stop, *found;
+    uint64_t *done; /* positions that were corrected */
+    range *ranges;
     tables permuted[PASSES];
     const uint64_t *subsets;
 } frame;
@@ -142,9 +151,8 @@ static frame frame_of(uint64_t *work, head *h, size_t i) {
         if (p) f.permuted[p] = tables_of(work, h, p);
     }
     for (size_t p = 0; p < PASSES; p++, at += h->tiles) f.odd_words[p] = at;
-    f.start = (uint32_t *)at;
-    f.stop = f.start + 2 * halves(h->list);
-    f.found = f.stop + 2 * halves(h->list);
+    f.done = at;
+    f.ranges = (range *)(at + h->width);
     f.subsets = subset_bits(work, h);
     return f;
 }
@@ -216,7 +224,7 @@ static void build(const frame *f, size_t pass) {
             rows[j] = turned(from[w].bits, t->turn[w]);
         }
         transpose(rows, 1, columns, 1);
-        for (size_t j = 0; j < 64; j++) to[t->to[tile + j]].bits = columns[j];
+        for (size_t j = 0; j < 64; j++) to[t->to[tile + j]] = (cell){columns[j], 0, 0};
     }
     wipe(rows, sizeof rows);
     wipe(columns, sizeof columns);
@@ -328,7 +336,7 @@ static void open_pass(frame *f, size_t pass, writer *out) {
     slot *s = f->s;
     cell *cells = f->cells[pass];
     if (pass) {
-        for (size_t w = 0; w <= f->h->width; w++) cells[w] = (cell){0, 0, 0, 0};
+        cells[f->h->width] = (cell){0, 0, 0};
         build(f, pass);
     }
     memset(f->odd_words[pass], 0, 8 * f->h->tiles);
@@ -357,8 +365,9 @@ static void begin(frame *f, uint64_t *work, size_t number, writer *out) {
     s->frame = (uint32_t)number;
     s->size = frame_size(h, number);
     s->odd_subsets = s->confirmed = 0;
-    for (size_t w = 0; w < h->width; w++) f->cells[0][w] = (cell){bits[w], 0, 0, 0};
-    f->cells[0][h->width] = (cell){0, 0, 0, 0};
+    for (size_t w = 0; w < h->width; w++) f->cells[0][w] = (cell){bits[w], 0, 0};
+    f->cells[0][h->width] = (cell){0, 0, 0};
+    memset(f->done, 0, 8 * h->width);
     open_pass(f, 0, out);
 }
 
@@ -376,15 +385,27 @@ static void opened(frame *f, reader *in) {
     }
 }
 
+/* A bisection of [first, last) that ended at `at` knows the parity on both sides of all its middles. */
+static inline void mark(cell *cells, uint32_t first, uint32_t last, uint32_t at) {
+    while (last - first > 1) {
+        uint32_t middle = first + (last - first) / 2;
+        cells[middle / 64].bound |= (uint64_t)1 << (middle % 64);
+        uint32_t left = (uint32_t)0 - (at < middle); /* by masks: the branch would be missed every second time */
+        last = (middle & left) | (last & ~left);
+        first = (first & left) | (middle & ~left);
+    }
+}
+
 /* Correct what was found in `pass` (PASSES: in a subset), positions of that pass's order. */
-static qkdd_status correct(frame *f, size_t pass, const uint32_t *found, size_t count) {
+static qkdd_status correct(frame *f, size_t pass, const range *found, size_t count) {
     slot *s = f->s;
     uint64_t flip = f->h->correct;
     uint32_t places[PASSES][64];
     for (size_t from = 0; from < count; from += 64) {
         size_t some = count - from < 64 ? count - from : 64;
         for (size_t i = 0; i < some; i++) {
-            uint32_t at = found[from + i], x = pass == 0 || pass == PASSES ? at : backward(&f->permuted[pass], at);
+            uint32_t at = found[from + i].from, x = pass == 0 || pass == PASSES ? at : backward(&f->permuted[pass], at);
+            if (pass < PASSES) mark(f->cells[pass], found[from + i].first, found[from + i].last, at);
             places[0][i] = x;
             __builtin_prefetch(&f->cells[0][x / 64], 1);
             for (size_t q = 1; q < s->passes; q++) {
@@ -394,9 +415,9 @@ static qkdd_status correct(frame *f, size_t pass, const uint32_t *found, size_t 
         }
         for (size_t i = 0; i < some; i++) {
             uint32_t x = places[0][i];
-            cell *c = &f->cells[0][x / 64];
-            if (x >= s->size || (c->done >> (x % 64) & 1)) return QKDD_MALFORMED;
-            c->done |= (uint64_t)1 << (x % 64);
+            uint64_t bit = (uint64_t)1 << (x % 64);
+            if (x >= s->size || (f->done[x / 64] & bit)) return QKDD_MALFORMED;
+            f->done[x / 64] |= bit;
             for (size_t q = 0; q < s->passes; q++) {
                 f->cells[q][places[q][i] / 64].bits ^= flip << (places[q][i] % 64);
                 if (q != pass) toggle(f, q, places[q][i]);
@@ -410,19 +431,32 @@ static qkdd_status correct(frame *f, size_t pass, const uint32_t *found, size_t 
     return QKDD_OK;
 }
 
-/* Take up to `list` odd segments of a pass off the maps, in their order. */
-static size_t collect(frame *f, size_t pass) {
+static inline uint64_t window_at(const cell *cells, uint32_t from) {
+    uint64_t low = cells[from / 64].bits >> (from % 64);
+    return from % 64 ? low | cells[from / 64 + 1].bits << (64 - from % 64) : low;
+}
+
+/* The parity of the first half of a range of two bits or more. */
+static inline uint64_t half_parity(const cell *cells, const range *r) {
+    uint32_t half = (r->to - r->from) / 2;
+    return r->to - r->from <= 64 ? parity(r->window & (((uint64_t)1 << half) - 1)) : range_parity(cells, r->from, r->from + half);
+}
+
+/* Take up to `list` odd segments of a pass off the maps, in their order, and ask for their halves. */
+static void start(frame *f, size_t pass, writer *out) {
     slot *s = f->s;
     cell *cells = f->cells[pass];
-    size_t count = 0;
+    size_t list = f->h->list;
+    s->pass = (uint32_t)pass;
+    s->active = s->found = 0;
     for (size_t i = 0; i < f->h->tiles; i++) {
         uint64_t which = f->odd_words[pass][i];
         for (; which; which &= which - 1) {
             uint32_t w = (uint32_t)(64 * i) + (uint32_t)__builtin_ctzll(which);
             for (uint64_t odd = cells[w].odd; odd; odd &= odd - 1) {
-                if (count == f->h->list) {
+                if (s->active + s->found == list) {
                     f->odd_words[pass][i] = which;
-                    return count;
+                    return;
                 }
                 uint32_t at = 64 * w + (uint32_t)__builtin_ctzll(odd), v = w;
                 uint64_t above = at % 64 == 63 ? 0 : cells[w].bound & (~(uint64_t)0 << (at % 64 + 1));
@@ -431,13 +465,17 @@ static size_t collect(frame *f, size_t pass) {
                 cells[w].odd ^= odd & -odd;
                 s->odd[pass]--;
                 s->length[pass] -= end - at;
-                f->start[count] = at;
-                f->stop[count++] = end;
+                range r = {end - at <= 64 ? window_at(cells, at) : 0, at, end, at, end};
+                if (end - at == 1) {
+                    f->ranges[list - ++s->found] = r;
+                } else {
+                    f->ranges[s->active++] = r;
+                    put(out, half_parity(cells, &r));
+                }
             }
         }
         f->odd_words[pass][i] = 0;
     }
-    return count;
 }
 
 static size_t shortest(const slot *s) {
@@ -483,22 +521,10 @@ static qkdd_status go_on(frame *f, writer *out) {
             }
             return QKDD_OK;
         }
-        size_t count = collect(f, p);
-        s->active = s->singles = 0;
-        for (size_t i = 0; i < count; i++) {
-            uint32_t from = f->start[i], to = f->stop[i];
-            if (to - from == 1) {
-                f->found[s->singles++] = from;
-                continue;
-            }
-            f->start[s->active] = from;
-            f->stop[s->active++] = to;
-            put(out, range_parity(f->cells[p], from, from + (to - from) / 2));
-        }
-        s->pass = (uint32_t)p;
+        start(f, p, out);
         s->stage = BISECTING;
         if (s->active) return QKDD_OK;
-        qkdd_status status = correct(f, p, f->found, s->singles);
+        qkdd_status status = correct(f, p, f->ranges + f->h->list - s->found, s->found);
         if (status != QKDD_OK) return status;
     }
 }
@@ -506,26 +532,28 @@ static qkdd_status go_on(frame *f, writer *out) {
 /* One halving of all active ranges. */
 static qkdd_status bisect(frame *f, reader *in, writer *out) {
     slot *s = f->s;
-    cell *cells = f->cells[s->pass];
-    uint32_t kept = 0, singles = s->singles;
+    const cell *cells = f->cells[s->pass];
+    range *found = f->ranges + f->h->list;
+    uint32_t kept = 0;
     for (uint32_t i = 0; i < s->active; i++) {
-        uint32_t from = f->start[i], to = f->stop[i], middle = from + (to - from) / 2;
-        cells[middle / 64].bound |= (uint64_t)1 << (middle % 64);
-        uint32_t left = (uint32_t)0 - (uint32_t)get(in);
-        to = (middle & left) | (to & ~left);
-        from = (from & left) | (middle & ~left);
-        if (to - from == 1) {
-            f->found[singles++] = from;
+        range r = f->ranges[i];
+        uint32_t half = (r.to - r.from) / 2;
+        int wide = r.to - r.from > 64;
+        uint64_t left = 0 - get(in); /* by masks: the branch would be missed every second time */
+        r.to = (uint32_t)((r.from + half) & left) | (uint32_t)(r.to & ~left);
+        r.from += half & (uint32_t)~left;
+        r.window >>= half & ~left & 63;
+        if (r.to - r.from == 1) {
+            *(found - ++s->found) = r;
         } else {
-            f->start[kept] = from;
-            f->stop[kept++] = to;
-            put(out, range_parity(cells, from, from + (to - from) / 2));
+            if (wide && r.to - r.from <= 64) r.window = window_at(cells, r.from);
+            put(out, half_parity(cells, &r));
+            f->ranges[kept++] = r;
         }
     }
     s->active = kept;
-    s->singles = singles;
     if (kept) return QKDD_OK;
-    qkdd_status status = correct(f, s->pass, f->found, singles);
+    qkdd_status status = correct(f, s->pass, found - s->found, s->found);
     return status == QKDD_OK ? go_on(f, out) : status;
 }
 
@@ -541,8 +569,8 @@ static qkdd_status search(frame *f, reader *in, writer *out) {
         put(out, subset_parity(f, subset, s->low, s->low + (s->high - s->low) / 2));
         return QKDD_OK;
     }
-    uint32_t at = s->low;
-    if (!(subset_word(f->subsets, at / 64, subset) >> (at % 64) & 1)) return QKDD_MALFORMED; /* not of this subset */
+    range at = {.from = s->low};
+    if (!(subset_word(f->subsets, s->low / 64, subset) >> (s->low % 64) & 1)) return QKDD_MALFORMED; /* not of this subset */
     qkdd_status status = correct(f, PASSES, &at, 1);
     return status == QKDD_OK ? go_on(f, out) : status;
 }

@@ -60,6 +60,7 @@ class FakeLibrary:
     def __init__(self, built: Path, name: str, layout: np.dtype[np.void], feed_at: int, feed_words: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="qkdd-sim-")
         self.path = Path(self._folder.name) / name
+        self.path.parent.mkdir(exist_ok=True)
         shutil.copyfile(built, self.path)
         memory = Path(self._folder.name) / "instrument"
         memory.write_bytes(b"")

@@ -11,6 +11,7 @@ from qkdd_drivers.s15_tdc1.sim import PoissonClicks
 from qkdd_drivers.s15_tdc2.sim import Tdc2Sim
 from qkdd_drivers.sim_options import Fault, Generate, Rate, Seed
 from qkdd_drivers.simkit import Simulator
+from qkdd_drivers.swabian.sim import SwabianSim
 
 Run = Callable[[Simulator, list[str] | None], None]
 
@@ -37,3 +38,8 @@ def add_to(app: typer.Typer, run: Run) -> None:
     def tdc2(seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
         """S-Fifteen TDC2 time tagger (a program like readevents7)."""
         run(Tdc2Sim(PoissonClicks(rate, seed), seed=seed), fault)
+
+    @app.command()
+    def swabian(seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
+        """Swabian Time Tagger (fake of the vendor's Python package)."""
+        run(SwabianSim(PoissonClicks(rate, seed), seed=seed), fault)

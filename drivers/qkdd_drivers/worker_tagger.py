@@ -48,6 +48,7 @@ class WorkerTagger(Driver):
     def __init__(self, name: str, config: DeviceConfig, links: Sequence[ByteLink], clock: Clock, meter: Meter) -> None:
         super().__init__(name, config, links, clock, meter)
         self._client = WorkerClient(clock)
+        self.begin_arguments: dict[str, Any] = {}
         self._at_work = False
         self._streaming = False
         self._ready: deque[TagBlock] = deque()
@@ -118,7 +119,7 @@ class WorkerTagger(Driver):
             self._client.begin()
             self._ready.clear()
             self._until = 0
-            self._began(self._client.ask(link, "begin", self.answer_time))
+            self._began(self._client.ask(link, "begin", self.answer_time, **self.begin_arguments))
 
         await self.run("start", begin, self.answer_time + _GRACE)
         stamp = StreamStart(self._clock.wall(), self._clock.monotonic())

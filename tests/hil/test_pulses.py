@@ -78,7 +78,7 @@ def send(line: PulsedLine, prepared: NDArray[np.uint8]) -> tuple[Counts, NDArray
 
 def detections(line: PulsedLine, prepared: NDArray[np.uint8]) -> tuple[Counts, Counts, Counts, Counts]:
     """(pulses, detected, wrong, detected in the other basis): int64[3, 2] by intensity and prepared basis; a slot's clicks in
-    one basis are a detection, two of them a random bit."""
+    one basis are a detection, two of them a random bit, clicks in both bases a random basis and bit."""
     slots, channels = send(line, prepared)
     basis, bit, level = split(prepared)
     pattern = np.zeros(len(prepared), np.uint8)
@@ -89,7 +89,7 @@ def detections(line: PulsedLine, prepared: NDArray[np.uint8]) -> tuple[Counts, C
         here = basis == b
         own, other = pattern >> (2 * b) & 3, pattern >> (2 - 2 * b) & 3
         kept = (own > 0) & ((other == 0) | (rng.random(len(own)) < 0.5))
-        one = np.where(own == 3, rng.integers(0, 2, len(own)), own >> 1)
+        one = np.where((own == 3) | (other > 0), rng.integers(0, 2, len(own)), own >> 1)
         for k in range(3):
             chosen = here & (level == k)
             pulses[k, b] = chosen.sum()
@@ -116,10 +116,10 @@ def test_gains_and_errors_per_intensity_are_those_of_lim(basis_z: float) -> None
     for b, share in enumerate((basis_z, 1 - basis_z)):
         for k, mean in enumerate(MEANS):
             gain[k, b], error[k, b] = lim2014_pulse(mean, 0.1 * share, p_dc, 0.01, 0.0)
-    # a click in the other basis of the same slot takes half of the detections
-    other = np.array([[1 - 0.5 * (1 - np.exp(-m * 0.1 * (1 - s))) for s in (basis_z, 1 - basis_z)] for m in MEANS])
-    agree(found, pulses, gain * other, 3e-4)
-    agree(wrong, pulses, error * other, 0.02)
+    # a click in the other basis of the same slot takes half of the detections, and the bit of the others
+    other = np.array([[1 - np.exp(-m * 0.1 * (1 - s)) for s in (basis_z, 1 - basis_z)] for m in MEANS])
+    agree(found, pulses, gain * (1 - other / 2), 3e-4)
+    agree(wrong, pulses, error * (1 - other) + gain * other / 4, 0.02)
 
 
 def test_dead_time_lowers_the_rate_as_rusca_says() -> None:
@@ -160,9 +160,9 @@ def test_afterpulses_raise_the_total_as_lim_says() -> None:
 
 
 def test_the_bench_shows_exactly_what_the_board_prepared() -> None:
-    """With perfect optics every click in the right basis has the prepared bit."""
+    """With perfect optics, and no other basis that could click as well, every click has the prepared bit."""
     parameters = msgspec.structs.replace(
-        quiet(0.5),
+        quiet(1.0),
         transmitter=TransmitterParameters(
             visibility_z=Fraction(1.0), visibility_x=Fraction(1.0), clock=ClockParameters(wander_ppm=0.0)
         ),
@@ -188,7 +188,7 @@ def test_intercept_resend_costs_a_quarter_of_the_intercepted(fraction: float) ->
     means = line.expected(100e-9, HZ)
     agree(found, pulses, means.gain, 1e-3)
     agree(wrong, pulses, means.error, 1e-3)
-    assert wrong.sum() / found.sum() == pytest.approx(0.01 + fraction * 0.245, abs=0.01)
+    assert wrong.sum() / found.sum() == pytest.approx(0.013 + fraction * 0.242, abs=0.01)
 
 
 def test_photon_number_splitting_keeps_the_total_gain_and_starves_the_decoys() -> None:
@@ -200,7 +200,7 @@ def test_photon_number_splitting_keeps_the_total_gain_and_starves_the_decoys() -
     _, usual, _, _ = detections(plain, prepared)
     _, attacked, wrong, _ = detections(split_line, prepared)
     assert attacked.sum() / usual.sum() == pytest.approx(1.0, abs=0.03), "the total gain looks normal"
-    assert wrong.sum() / attacked.sum() < 0.015, "she disturbs nothing"
+    assert wrong.sum() / attacked.sum() < 0.03, "she disturbs nothing"
     ratio = attacked[:, 0] / usual[:, 0]
     assert ratio[0] > 1.2, "but the intensities tell"
     assert ratio[1] < 0.9

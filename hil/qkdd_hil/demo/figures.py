@@ -13,35 +13,33 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 class ExpectedIntensity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One intensity of a decoy line as its closed form says: chances per pulse sent in the basis that was measured."""
+    """One intensity of a decoy line as its closed form says: detections per pulse in any basis, errors in the test basis."""
 
     mu: float
-    gain_z: float
-    gain_x: float
-    qber_z: float
+    gain: float
     qber_x: float
 
 
 class Intensity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One intensity of a decoy link: measured over all blocks that were counted, and what the closed form says."""
+    """One intensity of a decoy link: mean of the blocks, and what the closed form says."""
 
     mu: Annotated[float, Meta(description="Mean photon number at the transmitter's exit.")]
     probability: Annotated[float, Meta(ge=0, le=1)]
-    gain_z: Annotated[
-        float | None, Meta(description="Detections in Z per pulse sent in Z; null: no block was counted.")
+    gain: Annotated[
+        float | None, Meta(description="Detections per pulse of this intensity; null: no block was counted.")
     ]
-    gain_x: Annotated[float | None, Meta(description="The same for X.")]
-    qber_x: Annotated[float | None, Meta(description="Error rate in the test basis; null: nothing opened.")]
-    expected_gain_z: float | None
-    expected_gain_x: float | None
+    qber_x: Annotated[float | None, Meta(description="Error rate in the test basis; null: nothing was opened.")]
+    expected_gain: Annotated[float | None, Meta(description="Null under an adversary who splits pulses.")]
     expected_qber_x: float | None
 
 
 class Decoy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is known of a decoy-state link beyond the rest."""
 
+    adversary: Annotated[str, Meta(description="none, intercept or pns: who sits on the line of this run.")]
     pulses_per_s: Annotated[float, Meta(gt=0)]
     pulses_per_block: Annotated[int, Meta(gt=0)]
+    blocks_counted: Annotated[Count, Meta(description="Blocks that the means over the intensities rest on.")]
     intensities: tuple[Intensity, ...]
 
 
@@ -112,9 +110,6 @@ class Foreseen(Protocol):
     @property
     def label(self) -> str: ...
 
-    @property
-    def intensities(self) -> tuple[ExpectedIntensity, ...]: ...
-
 
 class Delivery(msgspec.Struct, frozen=True):
     """One key that was fetched on both sides. Fingerprints are SHA-256 in hexadecimal, never the key."""
@@ -154,14 +149,15 @@ def summarize(
     )
 
 
-def with_outlook(figures: Figures, outlook: Foreseen, blocks: Sequence[Block]) -> Figures:
-    """`figures` beside what the closed forms say, and the counts per intensity of those `blocks` that have them."""
+def with_outlook(figures: Figures, outlook: Foreseen, decoy: Decoy | None) -> Figures:
+    """`figures` beside what the closed forms say."""
     return msgspec.structs.replace(
         figures,
         proof=outlook.proof,
         label=outlook.label,
         expected_qber=outlook.qber,
         expected_secret_bits_per_s=outlook.secret_bits_per_s,
+        decoy=decoy,
     )
 
 

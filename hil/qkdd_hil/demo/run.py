@@ -18,6 +18,7 @@ from qkdd_hil.demo.applications import DeliveryFailed, Pair, pairs
 from qkdd_hil.demo.children import ChildEnded, Children
 from qkdd_hil.demo.display import Display
 from qkdd_hil.demo.figures import Delivery, Figures, summarize, with_outlook
+from qkdd_hil.demo.intensities import IntensityWatch
 from qkdd_hil.demo.layout import SIDES, Layout
 from qkdd_hil.demo.options import FIRST_KEY_DEADLINE, REFUSALS_THAT_END, Options
 from qkdd_hil.demo.variants import Outlook, choose
@@ -42,7 +43,9 @@ class Demo:
         self._deliveries: list[Delivery] = []
         self._first_key: float | None = None
         self._started = 0.0
-        self._outlook = choose(options).outlook()
+        self._variant = choose(options)
+        self._outlook = self._variant.outlook()
+        self._intensities = IntensityWatch("")
         self._forbidden, self._promised = self._outlook.forbidden, self._outlook.promised
 
     async def run(self) -> Figures:
@@ -56,6 +59,7 @@ class Demo:
         layout = await asyncio.to_thread(Layout.make, self._options)
         complete = False
         try:
+            self._intensities = IntensityWatch(f"http://127.0.0.1:{layout.ports['metrics-alice']}/metrics")
             self._nodes = [NodeWatch(side, layout.control_socket(side), self._event) for side in SIDES]
             self._display = Display(self._nodes, live=self._options.live)
             try:
@@ -110,6 +114,8 @@ class Demo:
         ended = asyncio.create_task(children.any_ended())
         helpers = [asyncio.create_task(self._stop.wait()), asyncio.create_task(self._draw())]
         helpers += [asyncio.create_task(node.follow()) for node in self._nodes]
+        if self._options.protocol == "decoy_bb84":
+            helpers.append(asyncio.create_task(self._intensities.follow()))
         tasks: list[asyncio.Task[Any]] = [job, ended, *helpers]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -210,7 +216,8 @@ class Demo:
         chsh = next((n.link["chsh_s_inferred"] for n in self._nodes if n.link.get("chsh_s_inferred") is not None), None)
         blocks = finished_blocks(*self._nodes)
         figures = summarize(blocks, self._deliveries, chsh, self._first_key)
-        figures = with_outlook(figures, self._outlook, blocks)
+        decoy = self._variant.decoy(self._outlook, self._intensities.samples)
+        figures = with_outlook(figures, self._outlook, decoy)
         if self._options.json is not None:
             self._options.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
         return figures

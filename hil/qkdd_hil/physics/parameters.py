@@ -132,7 +132,7 @@ class PulsedParameters(Section, frozen=True):
     transmitter: TransmitterParameters = TransmitterParameters()
     bob: SideParameters = SideParameters(
         fibre=FibreParameters(transmission=Fraction(0.125), delay=Seconds(24.5e-6)),
-        detectors=_array((0.804, 0.798, 0.796, 0.802), (1.1, 0.3, 2.6, 0.0)),
+        detectors=_array((0.8008, 0.7996, 0.7992, 0.8004), (1.1, 0.3, 2.6, 0.0)),
         clock=ClockParameters(offset=Seconds(0.31), frequency_error_ppm=-2.1),
-        basis_z=Fraction(0.8),
+        basis_z=Fraction(0.75),
     )

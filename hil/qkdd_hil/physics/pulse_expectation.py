@@ -3,7 +3,8 @@
 A detector with mean photon number l and dark count probability p_dc in the accepted part of a slot clicks with
 q = 1 - (1 - p_dc) e^-l. In a basis with detectors 0 and 1 a detection is any click, D = 1 - (1 - q0)(1 - q1), and an error is a
 click of the wrong one alone or, half the time, both. With equal detectors this is Lim et al. 2014 (S8.2) and, for a small
-p_dc, Rusca et al. 2018 (S8.3). A slot with clicks in both bases counts half in each: the receiver chooses at random.
+p_dc, Rusca et al. 2018 (S8.3). A slot with clicks in both bases counts half in each, with a random bit: what the squashing model
+of a passive receiver asks for.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ class PulsedMeans:
     stray_hz: float
     pulse_hz: float
 
+    def detected(self, p_x: float) -> Matrix:
+        """float64[3]: chance of a click of any detector, by intensity, for the transmitter's X probability."""
+        anywhere = 1.0 - (1.0 - self.click).prod(axis=-1)
+        found: Matrix = np.einsum("bvk,b->k", anywhere, np.array([1 - p_x, p_x]) / 2)
+        return found
+
     def click_rate(self, p: Sequence[float], p_x: float) -> float:
         """Clicks/s of all detectors for intensity probabilities p and the transmitter's X probability."""
         chances = np.einsum("bvkd,b,k->", self.click, np.array([1 - p_x, p_x]) / 2, np.asarray(p, dtype=float))
@@ -54,10 +61,10 @@ def _outcomes(click: Matrix) -> tuple[Matrix, Matrix]:
     silent = 1.0 - click.reshape(2, 2, 3, 2, 2)
     detection = 1.0 - silent.prod(axis=-1)
     one = (1.0 - silent[..., 1]) * silent[..., 0] + 0.5 * (1.0 - silent[..., 0]) * (1.0 - silent[..., 1])
-    alone = 1.0 - 0.5 * detection[..., ::-1]  # the other basis clicked as well: half of these go there
     wrong = one.copy()
     wrong[:, 1] = detection[:, 1] - one[:, 1]
-    return detection * alone, wrong * alone
+    other = detection[..., ::-1]  # the other basis clicked as well: half of these go there, the rest has a random bit
+    return detection * (1.0 - other / 2.0), wrong * (1.0 - other) + detection * other / 4.0
 
 
 def means_of(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from qkdd_hil.bench.config import CONTROL_PORT, COUNTS_PORT
-from qkdd_hil.demo.figures import ExpectedIntensity
+from qkdd_hil.demo.figures import Decoy, ExpectedIntensity
+from qkdd_hil.demo.intensities import Sample
 from qkdd_hil.demo.ports import is_free
 
 SIDES = ("alice", "bob")
@@ -47,6 +48,9 @@ class Variant(Protocol):
         """Tree `link` of a node, without name and role."""
 
     def outlook(self) -> Outlook: ...
+
+    def decoy(self, outlook: Outlook, seen: Sequence[Sample]) -> Decoy | None:
+        """Figures by intensity from what was seen after each block; None without pulses."""
 
 
 def receiver_addresses(side: str, sockets: Path) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qkdd_hil.demo.figures import Decoy
+from qkdd_hil.demo.intensities import Sample
 from qkdd_hil.demo.options import Options
 from qkdd_hil.demo.variants.base import RECEIVER_LINK, SIDES, Outlook, receiver_addresses, receiver_devices
 from qkdd_hil.physics import LineParameters, QuantumLine
@@ -39,3 +41,7 @@ class Pairs:
         line.setting.eve = self._options.intercepted
         qber = line.expected(6e-9).qber
         return Outlook(qber, self._options.forbids_key(qber), self._options.promises_key(qber))
+
+    def decoy(self, outlook: Outlook, seen: Sequence[Sample]) -> Decoy | None:
+        del outlook, seen
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import numpy as np
 from qkdd.core.units import dec_hook
 from qkdd.distill.decoy_config import DecoySettings
 from qkdd.distill.decoy_plan import other_leak
+from qkdd.distill.plan import least_leak
+from qkdd.distill.tracker import tolerate
 from qkdd.link.config import LinkShared
 from qkdd.security import modes
 from qkdd.security.channel import BlockCounts
-from qkdd.security.decoy import leak_of
 from qkdd.security.proofs import decoy_length
-from qkdd_hil.demo.figures import ExpectedIntensity
+from qkdd_hil.demo.figures import Decoy, ExpectedIntensity, Intensity
+from qkdd_hil.demo.intensities import Sample
 from qkdd_hil.demo.options import Options
 from qkdd_hil.demo.variants.base import RECEIVER_LINK, Outlook, receiver_addresses, receiver_devices
 from qkdd_hil.physics import PulsedLine, PulsedMeans, PulsedParameters
@@ -26,15 +28,15 @@ from qkdd_hil.physics import PulsedLine, PulsedMeans, PulsedParameters
 BLOCK_PULSES = (
     50_000_000  # 5 s at 10 MHz; a block takes as many pulses at any rate, for the finite-size terms need them
 )
-MU = (0.6, 0.26, 0.001)
-P = (0.3, 0.5, 0.2)
-X_BASIS = 0.2
+MU = (0.56, 0.22, 0.001)
+P = (0.32, 0.48, 0.2)
+X_BASIS = 0.23
 INTERVAL = 0.01  # relative, of the mean photon numbers
 GATE = 0.2  # of a slot: 20 ns at 10 MHz, ten bins of the tagger
 GATE_LEAST = 12e-9  # s: two bins on each side of a click that sits on the rim of its bin
 DEAD_TIME = "80 ns"  # the longest of the detectors is 60 ns
-MISMATCH = 0.005  # of the efficiencies; those of the bench differ by 0.5 % from the least to the greatest
-LEAK_FACTOR = 1.16  # of error correction over its Shannon limit
+MISMATCH = 0.001  # relative half-range of the detectors' efficiencies, as the bench has them
+ERROR_MARGIN = 0.003
 
 
 class Pulses:
@@ -81,6 +83,7 @@ class Pulses:
         return {
             "protocol": "decoy_bb84",
             "qber_max": options.qber_max,
+            "error_margin": ERROR_MARGIN,
             "dead_time": DEAD_TIME,
             "gate": min(0.6, max(GATE, GATE_LEAST * options.pulse_rate)),
             "decoy": {
@@ -94,11 +97,14 @@ class Pulses:
             },
         }
 
-    def outlook(self) -> Outlook:
+    def _settings(self) -> tuple[LinkShared, DecoySettings]:
         shared = msgspec.convert(self.shared(), LinkShared, dec_hook=dec_hook)
-        decoy = shared.decoy
-        if decoy is None:
+        if shared.decoy is None:
             raise ValueError("a demonstration of pulses without decoy settings")
+        return shared, shared.decoy
+
+    def outlook(self) -> Outlook:
+        shared, decoy = self._settings()
         line = PulsedLine(PulsedParameters(), self._options.seed)
         line.setting.intensities = MU
         line.setting.eve = self._options.intercepted
@@ -107,7 +113,8 @@ class Pulses:
         counts = expected_counts(means, decoy, float(shared.dead_time))
         n_key = math.fsum(counts.n_key)
         qber = math.fsum(counts.m_key) / n_key
-        leak = leak_of(n_key, math.fsum(counts.m_key), LEAK_FACTOR) + other_leak(round(n_key), shared)
+        _, budget = least_leak(round(n_key), tolerate(qber, shared), shared)
+        leak = budget + other_leak(round(n_key), shared)
         found = decoy_length(
             decoy.proof, decoy.mu, decoy.probabilities, counts, leak, shared.eps_sec, shared.eps_cor,
             receiver=decoy.receiver(), simulation=True,
@@ -126,6 +133,32 @@ class Pulses:
             intensities=() if split else tuple(_intensities(means, decoy)),
         )
 
+    def decoy(self, outlook: Outlook, seen: Sequence[Sample]) -> Decoy:
+        """Figures by intensity: the means of what was `seen` after each block, beside the outlook."""
+        _, settings = self._settings()
+        foreseen: Sequence[ExpectedIntensity | None] = outlook.intensities or (None,) * len(settings.mu)
+        return Decoy(
+            adversary=self._options.adversary if not self._options.eve else "intercept",
+            pulses_per_s=float(settings.pulse_rate),
+            pulses_per_block=settings.block_pulses,
+            blocks_counted=len(seen),
+            intensities=tuple(
+                Intensity(
+                    mu=mu,
+                    probability=p,
+                    gain=_mean([sample.gains[k] for sample in seen if k in sample.gains]),
+                    qber_x=_mean([sample.errors[k] for sample in seen if k in sample.errors]),
+                    expected_gain=one.gain if one else None,
+                    expected_qber_x=one.qber_x if one else None,
+                )
+                for k, (mu, p, one) in enumerate(zip(settings.mu, settings.probabilities, foreseen, strict=True))
+            ),
+        )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
 
 def expected_counts(means: PulsedMeans, decoy: DecoySettings, dead_s: float) -> BlockCounts:
     """Mean counts of one block, pulses of blanked detectors lost."""
@@ -142,14 +175,5 @@ def expected_counts(means: PulsedMeans, decoy: DecoySettings, dead_s: float) -> 
 
 
 def _intensities(means: PulsedMeans, decoy: DecoySettings) -> list[ExpectedIntensity]:
-    gain, qber = means.gain, means.error / means.gain
-    return [
-        ExpectedIntensity(
-            mu=mu,
-            gain_z=float(gain[k, 0]),
-            gain_x=float(gain[k, 1]),
-            qber_z=float(qber[k, 0]),
-            qber_x=float(qber[k, 1]),
-        )
-        for k, mu in enumerate(decoy.mu)
-    ]
+    gain, qber = means.detected(float(decoy.x_basis)), means.error / means.gain
+    return [ExpectedIntensity(mu=mu, gain=float(gain[k]), qber_x=float(qber[k, 1])) for k, mu in enumerate(decoy.mu)]

@@ -19,9 +19,8 @@ from qkdd.testing.contract import DriverContract, SimulatorLike
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hanging library is found out sooner than a real instrument would need to open."""
-    monkeypatch.setattr(WorkerTagger, "open_time", 3.0)
-    monkeypatch.setattr(WorkerTagger, "answer_time", 1.0)
-    monkeypatch.setattr(TimeTaggerDriver, "open_time", 3.0)
+    monkeypatch.setattr(WorkerTagger, "open_time", 5.0)
+    monkeypatch.setattr(TimeTaggerDriver, "open_time", 5.0)
 
 
 class TestMultiHarp(DriverContract):
@@ -45,6 +44,7 @@ class TestMultiHarp(DriverContract):
         await driver.ping()
 
 
+@pytest.mark.slow  # the same code as the MultiHarp's, with another table
 class TestHydraHarp(TestMultiHarp):
     driver = HydraHarp400
     driver_name = "picoquant_hydraharp400"
@@ -53,6 +53,7 @@ class TestHydraHarp(TestMultiHarp):
         return HydraHarpSim(PoissonClicks(2000, 1))
 
 
+@pytest.mark.slow
 class TestPicoHarp(TestMultiHarp):
     driver = PicoHarp330
     driver_name = "picoquant_picoharp330"

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: crash venv demo test test-all lint types contracts native sanitize check clean help
+.PHONY: crash venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,15 @@ contracts: $(STAMP) ## who may import whom
 
 sanitize: ## C kernels under ASan and UBSan: known answers, random sizes, fuzz targets
 	native/run_sanitizers.sh
+
+fuzz: ## C kernels under libFuzzer, a minute a target (SECONDS_EACH=60)
+	native/run_fuzz.sh
+
+aarch64: ## C kernels built for aarch64, their tests and vectors under qemu-aarch64
+	native/run_aarch64.sh
+
+constant-time: ## C kernels with secret inputs under valgrind: no branch or address may depend on them
+	native/run_constant_time.sh
 
 check: lint types contracts test ## everything a commit must pass
 

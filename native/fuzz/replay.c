@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Drives a fuzz target without libFuzzer: first the files named on the command line (regressions), then ROUNDS seeded inputs:
- * random bytes, and mutations of the input before (flipped bits, cut, repeated), as FUZZ_ROUNDS says (default 20000). */
+ * random bytes, and mutations of the input before (flipped bits, cut, repeated), as FUZZ_ROUNDS says (default 5000). */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +45,7 @@ int main(int argc, char **argv) {
     size_t size = 0;
     for (int i = 1; i < argc; i++) run_file(argv[i]);
     const char *wanted = getenv("FUZZ_ROUNDS");
-    long rounds = wanted ? strtol(wanted, NULL, 10) : 20000;
+    long rounds = wanted ? strtol(wanted, NULL, 10) : 5000;
     for (long i = 0; i < rounds; i++) {
         if (i % 8 == 0) {
             size = draw() % (draw() % 4 ? 64 : LARGEST);

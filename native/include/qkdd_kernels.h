@@ -27,8 +27,10 @@ typedef enum {
 } qkdd_status;
 
 /* ---- variants: chosen once at load, the same results from each ---- */
-typedef enum { QKDD_PORTABLE = 0, QKDD_AVX2 = 1, QKDD_AVX512 = 2, QKDD_VARIANTS = 3 } qkdd_variant;
+typedef enum { QKDD_PORTABLE = 0, QKDD_AVX2 = 1, QKDD_AVX512 = 2, QKDD_NEON = 3, QKDD_VARIANTS = 4 } qkdd_variant;
 
+/* 1 if this processor can run it. */
+int qkdd_variant_available(qkdd_variant variant);
 /* The fastest variant that this processor can run. */
 qkdd_variant qkdd_variant_best(void);
 /* The variant in use. */

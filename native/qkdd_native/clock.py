@@ -30,8 +30,9 @@ from qkdd_native.tags import Times, clock_histogram
 
 _SURE = 6.0  # standard deviations from which a lag is judged before further frequencies are tried
 SURPRISE = 7.0  # decades of the probability that chance makes a lag look like this, below which a lag is confirmed
-_PAIRS = 150_000  # pairs that one judgement looks at
-_MOST_PAIRS = 100 * _PAIRS  # in bursts; a stretch that is denser than this says nothing
+_PAIRS = (40_000, 200_000)  # that a judgement looks at: most chance lags are told by the first few
+_PROMISING = 0.3  # decades below which more pairs are not looked at
+_MOST_PAIRS = 100 * _PAIRS[-1]  # in bursts; a stretch that is denser than this says nothing
 _LEAST_ORDER, _MOST_ORDER = 2, 6  # 4 to 64 slopes
 _MOST_BINS = 1 << 15
 
@@ -47,8 +48,8 @@ class ClockLevel:
 
 # finds rho of about 0.02, 0.01, 0.006, 0.004
 CLOCK_LEVELS = (
-    ClockLevel(1 << 18, 2.0, 8),
-    ClockLevel(1 << 19, 2.0, 16),
+    ClockLevel(1 << 18, 2.0, 24),
+    ClockLevel(1 << 19, 2.0, 32),
     ClockLevel(1 << 20, 2.0, 64),
     ClockLevel(1 << 22, 2.0, 256),
 )
@@ -176,8 +177,8 @@ def _search(
             found = _judge(a, b, middle, lag, half_step, resolution_ps, rivals, number)
             if found is not None and hypotheses > 1:
                 # a strong link shows at a wrong frequency too, by the part of its line that crosses the right ones
-                lag = replace(lag, drift=0.0)
-                wide = _judge(a, b, middle, lag, clock_error, resolution_ps, rivals, number)
+                lag = replace(lag, offset_ps=found.offset_ps, drift=0.0)
+                wide = _judge(a, b, found.origin_ps, lag, clock_error, resolution_ps, rivals, number)
                 found = wide if wide is not None and wide.surprise > found.surprise else found
             if found is not None:
                 return _sharpened(a, b, found, resolution_ps)
@@ -221,10 +222,37 @@ def _highest(correlation: NDArray[np.float32], count: int) -> Iterator[tuple[flo
 def _judge(
     a: Times, b: Times, middle: int, lag: _Lag, drift_error: float, resolution_ps: float, rivals: int, number: int
 ) -> ClockFound | None:
-    """The same lag at full resolution over a short stretch about the middle."""
+    """The lag at full resolution over a short stretch about the middle; None if it can be chance."""
+    found = None
+    for pairs in _PAIRS:
+        found = _closer(a, b, middle, lag, drift_error, resolution_ps, rivals, number, pairs)
+        if found is None or not _PROMISING <= found.surprise < SURPRISE:
+            break
+    return found if found is not None and found.surprise >= SURPRISE else None
+
+
+def _closer(
+    a: Times,
+    b: Times,
+    middle: int,
+    lag: _Lag,
+    drift_error: float,
+    resolution_ps: float,
+    rivals: int,
+    number: int,
+    pairs: int,
+) -> ClockFound | None:
+    """The fullest line among about `pairs` pairs near the lag, in the middle of what both sides saw."""
+    low = max(float(b[0]), float(a[0]) - lag.offset_ps)
+    high = min(float(b[-1]), float(a[-1]) - lag.offset_ps)
+    if high - low < 1000:
+        return None
+    centre = int((low + high) / 2)
+    offset = lag.offset_ps + lag.drift * (centre - middle)
+    middle = centre
     duration = float(b[-1] - b[0])
     density = len(b) / duration * len(a) / max(float(a[-1] - a[0]), 1.0) * lag.width_ps  # pairs a ps
-    span = min(duration, _PAIRS / density)
+    span = min(high - low, pairs / density)
     order = _MOST_ORDER
     fine = max(2 * resolution_ps, 2 * drift_error * span / ((1 << order) - 1), lag.width_ps / _MOST_BINS)
     while order > _LEAST_ORDER and 2 * drift_error * span < fine * ((1 << (order - 1)) - 1):
@@ -238,9 +266,9 @@ def _judge(
     start, length = int(piece[0]), float(piece[-1] - piece[0]) + 1
     # slopes rise from the lowest frequency on; where the lines begin depends on their slope, since they meet at the middle
     lowest = lag.drift - rise / 2 / length
-    delay = lag.offset_ps - lowest * (middle - start) - rise / 4
+    delay = offset - lowest * (middle - start) - rise / 4
     reach = lag.width_ps + 2 * rise + abs(lowest) * length
-    near = _between(a, start + int(lag.offset_ps - reach), int(piece[-1]) + int(lag.offset_ps + reach))
+    near = _between(a, start + int(offset - reach), int(piece[-1]) + int(offset + reach))
     workspace = np.empty(lib.qkdd_clock_peak_workspace(bins, order), np.uint32)
     found = ffi.new("qkdd_clock_peak_found *")
     code = lib.qkdd_clock_peak(
@@ -264,11 +292,7 @@ def _judge(
     check(code, "clock_search")
     expected = max(2 * found.pairs / (bins + segments), 0.1)
     surprise = poisson_surprise(found.count, expected, float(bins) * segments * rivals)
-    if surprise < SURPRISE:
-        return None
     slope = found.slope * fine / (length * (segments - 1) / segments)
-    at_first = (
-        delay + (found.place + 1 - bins / 2) * fine
-    )  # in the middle of the first segment, lowest frequency taken off
+    at_first = delay + (found.place + 1 - bins / 2) * fine  # at the first segment's middle, lowest frequency taken off
     offset = at_first + lowest * (middle - start) + slope * (middle - start - length / (2 * segments))
     return ClockFound(middle, offset, 3 * fine, lowest + slope, 2 * fine / length, surprise, number)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from qkdd_native._kernels import lib
 from qkdd_native.status import Status, StatusError, check
 
-NAMES = ("portable", "avx2", "avx512")
+NAMES = ("portable", "avx2", "avx512", "neon")
 
 
 def variant() -> str:
-    """Name of the variant in use: "portable", "avx2" or "avx512"."""
+    """Name of the variant in use: "portable", "avx2", "avx512" or "neon"."""
     return NAMES[lib.qkdd_variant_current()]
 
 
 def available() -> tuple[str, ...]:
     """The variants that this processor can run, slowest first."""
-    return NAMES[: lib.qkdd_variant_best() + 1]
+    return tuple(name for number, name in enumerate(NAMES) if lib.qkdd_variant_available(number))
 
 
 def select(name: str | None) -> None:

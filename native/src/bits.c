@@ -16,6 +16,7 @@ qkdd_status qkdd_pack_bits(const uint8_t *bits, size_t count, uint8_t *packed) {
         qkdd_packed_from_words(words, some, packed + done / 8);
     }
     wipe(words, sizeof words);
+    PUBLIC(seen);
     if (seen > 1) {
         memset(packed, 0, (count + 7) / 8);
         return QKDD_MALFORMED;

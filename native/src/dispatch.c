@@ -57,22 +57,44 @@ static void choose(qkdd_variant variant) {
         chosen.leaf_step = 8;
     }
 }
+
+int qkdd_variant_available(qkdd_variant variant) {
+    __builtin_cpu_init();
+    return variant == QKDD_PORTABLE || (variant == QKDD_AVX2 && has_avx2()) || (variant == QKDD_AVX512 && has_avx512());
+}
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+int qkdd_variant_available(qkdd_variant variant) {
+    const unsigned long wanted = HWCAP_PMULL | HWCAP_CRC32;
+    return variant == QKDD_PORTABLE || (variant == QKDD_NEON && (getauxval(AT_HWCAP) & wanted) == wanted);
+}
+
+static void choose(qkdd_variant variant) {
+    if (variant != QKDD_NEON) return;
+    chosen.crc32c = qkdd_neon_crc32c;
+    chosen.ghash_blocks = qkdd_neon_ghash_blocks;
+    chosen.polyval_multiply = qkdd_neon_polyval_multiply;
+    chosen.toeplitz_square = qkdd_neon_square;
+    chosen.middle_product = qkdd_neon_middle_product;
+    chosen.butterfly = 9.2;
+}
 #else
 static void choose(qkdd_variant variant) { (void)variant; }
+
+int qkdd_variant_available(qkdd_variant variant) { return variant == QKDD_PORTABLE; }
 #endif
 
 qkdd_variant qkdd_variant_best(void) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (has_avx512()) return QKDD_AVX512;
-    if (has_avx2()) return QKDD_AVX2;
-#endif
+    static const qkdd_variant order[] = {QKDD_NEON, QKDD_AVX512, QKDD_AVX2};
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        if (qkdd_variant_available(order[i])) return order[i];
     return QKDD_PORTABLE;
 }
 
 qkdd_status qkdd_variant_select(qkdd_variant variant) {
     if ((int)variant < 0 || variant >= QKDD_VARIANTS) return QKDD_BAD_ARGUMENT;
-    if (variant > qkdd_variant_best()) return QKDD_UNSUPPORTED;
+    if (!qkdd_variant_available(variant)) return QKDD_UNSUPPORTED;
     chosen = qkdd_portable_table;
     choose(variant);
     table = &chosen;

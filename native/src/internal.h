@@ -71,6 +71,14 @@ void qkdd_avx512_fold_cells(const int64_t *t, size_t n, int64_t origin, double r
 void qkdd_avx512_transpose(const uint64_t *in, size_t in_words, uint64_t *out, size_t out_words);
 #endif
 
+#if defined(__aarch64__)
+uint32_t qkdd_neon_crc32c(const uint8_t *data, size_t size);
+void qkdd_neon_ghash_blocks(qkdd_poly_hash *state, const uint8_t *data, size_t blocks);
+void qkdd_neon_polyval_multiply(const uint64_t a[2], const uint64_t b[2], uint64_t product[2]);
+void qkdd_neon_square(uint64_t *out, const uint64_t *x, const uint64_t *t, size_t k, unsigned levels, uint64_t *temporary);
+void qkdd_neon_middle_product(uint64_t *x, unsigned k, size_t count, uint64_t *spectrum, uint64_t *y, const uint64_t *table);
+#endif
+
 enum { QKDD_MATRIX, QKDD_DUAL, QKDD_TRANSPOSE }; /* which form of a linear map, see fft.h */
 #define QKDD_FFT_TABLE 4096 /* words */
 #define QKDD_FFT_LEAST 7    /* smallest k: the sixteenth of 2^k must be whole leaves */
@@ -98,6 +106,15 @@ static inline void store_le64(uint8_t *p, uint64_t v) {
 
 static inline uint64_t load_be64(const uint8_t *p) { return __builtin_bswap64(load_le64(p)); }
 static inline void store_be64(uint8_t *p, uint64_t v) { store_le64(p, __builtin_bswap64(v)); }
+
+/* Says that a value is no secret although secrets went into it, because the status will tell it. Only the constant-time test
+ * (tests/secrets.c) listens. */
+#ifdef QKDD_SECRETS
+#include <valgrind/memcheck.h>
+#define PUBLIC(value) ((void)VALGRIND_MAKE_MEM_DEFINED(&(value), sizeof(value)))
+#else
+#define PUBLIC(value) ((void)0)
+#endif
 
 /* Zero memory that held key bits; the barrier keeps the compiler from dropping the store. */
 static inline void wipe(void *p, size_t size) {

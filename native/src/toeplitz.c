@@ -125,6 +125,8 @@ static qkdd_status multiply(const form *f, const uint8_t *bits, size_t n, const 
     }
     uint64_t seen = f->load(bits, n, x);
     uint64_t most = load_seed(f, seed, n, m, p.n, t);
+    PUBLIC(seen);
+    PUBLIC(most);
     seen = seen > most ? seen : most;
     qkdd_status status = seen > f->most ? QKDD_MALFORMED : QKDD_OK;
     if (status != QKDD_OK) {

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Fuzz target of the kernels over two tag streams, of which a peer sends one: coincidences, histograms, the search of a clock.
+ * libFuzzer's entry point; fuzz/replay.c drives it without libFuzzer. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "qkdd_kernels.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    double numbers[3];
+    int64_t origin, window;
+    if (size < sizeof numbers + 18) return 0; /* 42 bytes of parameters */
+    /* any delay, drift and bin (infinite and NaN too), any origin and window; the rest is times, sorted or not */
+    memcpy(numbers, data, sizeof numbers);
+    memcpy(&origin, data + 24, 8);
+    memcpy(&window, data + 32, 8);
+    unsigned order = data[40] % 16, bins = data[41];
+    data += 42;
+    size -= 42;
+    size_t n = size / 8, na = n / 2, nb = n - na, least = na < nb ? na : nb, pairs, sifted;
+    int64_t *times = malloc(n * 8 + 1);
+    if (n > 0) memcpy(times, data, n * 8);
+    const int64_t *b = times + na;
+    uint32_t *ia = malloc(least * 4 + 1), *ib = malloc(least * 4 + 1), counts[64];
+    uint8_t *marks = calloc(n + 1, 1), *a_bits = malloc((least + 63) / 64 * 8 + 1), *b_bits = malloc((least + 63) / 64 * 8 + 1);
+    float cells[64];
+    for (size_t i = 0; i < n; i++) marks[i] = (uint8_t)times[i];
+    if (qkdd_sift_coincidences(times, marks, na, b, marks + na, nb, window, numbers[0], numbers[1], origin, ia, ib, a_bits,
+                               b_bits, &sifted, &pairs) == QKDD_OK &&
+        (sifted > pairs || pairs > least))
+        abort();
+    qkdd_delay_histogram(times, na, b, nb, origin, window, 64, counts);
+    qkdd_fold_histogram(times, n, window, 64, counts);
+    qkdd_clock_histogram(times, n, origin, numbers[2], (uint64_t)window, 64, cells);
+    size_t words = qkdd_clock_peak_workspace(bins, order);
+    if (words < 1 << 20) {
+        uint32_t *workspace = malloc(words * 4 + 1);
+        qkdd_clock_peak_found found;
+        if (qkdd_clock_peak(times, na, b, nb, numbers[0], numbers[1], origin, numbers[2], bins, order, 100000, workspace, words,
+                            &found) == QKDD_OK &&
+            (found.count > found.pairs || found.pairs > 100000 || found.place >= bins))
+            abort();
+        free(workspace);
+    }
+    free(times);
+    free(ia);
+    free(ib);
+    free(marks);
+    free(a_bits);
+    free(b_bits);
+    return 0;
+}

@@ -7,11 +7,10 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from qkdd import __version__
 from qkdd.core import console
@@ -87,40 +86,12 @@ def check_config(file: FileArgument, as_json: JsonOption = False) -> None:
         typer.echo(f"{file}: accepted (node {config.node.id}, link {config.link.name}, role {config.link.role})")
 
 
-@app.command(epilog="Example: qkdd drivers --fields --json")
-def drivers(
-    as_json: JsonOption = False,
-    fields: Annotated[bool, typer.Option("--fields", help="Import each driver and list its fields.")] = False,
-) -> None:
-    """The installed drivers: models, transport, quality tier."""
-    from qkdd.device import registry
+@app.command(context_settings=_PASS_ON, add_help_option=False)
+def drivers(context: typer.Context) -> None:
+    """The installed drivers: roles, models, quality tier, what was checked; `drivers probe`: what is attached."""
+    from qkdd.device.drivers_cli import app as drivers_app  # only when used
 
-    records = registry.describe_all(fields=fields)
-    if as_json:
-        typer.echo(json.dumps(records, ensure_ascii=False, indent=2))
-        return
-    table = Table("driver", "instrument", "roles", "transport", "tier", "from", "problem", box=None, header_style="dim")
-    for record in records:
-        table.add_row(
-            record["name"],
-            escape(", ".join(record["models"]) or record["title"]),
-            ", ".join(record["roles"]),
-            str(record["transport"]),
-            str(record["tier"]),
-            escape(record["distribution"]),
-            escape(record["problem"]),
-        )
-    _console.print(table)
-    for record in records if fields else []:
-        _console.print(_field_table(record))
-
-
-def _field_table(record: dict[str, Any]) -> Table:
-    table = Table("field", "unit", "range", "set", "meaning", box=None, header_style="dim", title=record["name"])
-    for field in record.get("fields", []):
-        span = "" if field["range"] is None else f"{field['range'][0]:g} … {field['range'][1]:g}"
-        table.add_row(field["field"], field["unit"], span, "yes" if field["settable"] else "", escape(field["doc"]))
-    return table
+    drivers_app(args=context.args, prog_name="qkdd drivers")
 
 
 @app.command(epilog="Example: qkdd errors QKD-DEV-OFFLINE")

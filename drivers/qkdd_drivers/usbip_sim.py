@@ -31,7 +31,7 @@ from qkdd.device.usbip import (
     VERSION,
 )
 
-_BUSID, _BUS, _ADDRESS = "1-1", 1, 2
+_BUS = 1
 _HIGH_SPEED = 3
 _MOST = 1 << 20
 
@@ -104,6 +104,7 @@ class UsbIpServer:
     def __init__(self, device: UsbDevice, host: str = "127.0.0.1", port: int = 0) -> None:
         self.device, self._host, self.port = device, host, port
         device.server = self
+        self.busid, self.address = "1-1", 2
         self.silent = False
         self.late = 0.0
         self._server: asyncio.Server | None = None
@@ -159,7 +160,7 @@ class UsbIpServer:
                 await writer.drain()
             elif code == IMPORT:
                 busid = (await reader.readexactly(32)).rstrip(b"\0").decode("ascii", "replace")
-                refused = self._imported or busid != _BUSID
+                refused = self._imported or busid != self.busid
                 writer.write(COMMON.pack(VERSION, IMPORT & 0x7FFF, int(refused)))
                 if not refused:
                     imported = self._imported = True
@@ -180,9 +181,9 @@ class UsbIpServer:
         about = self.device.descriptors
         return DEVICE.pack(
             b"/sys/devices/simulated/usb1/1-1",
-            _BUSID.encode(),
+            self.busid.encode(),
             _BUS,
-            _ADDRESS,
+            self.address,
             _HIGH_SPEED,
             about.vendor,
             about.product,

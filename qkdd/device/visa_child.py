@@ -98,6 +98,16 @@ class Session:
         interface.usb_send_ep.clear_halt()
 
 
+def resources(library: str, usbip: str) -> list[str]:
+    """What the library finds; serial ports and GPIB are left out."""
+    if usbip:
+        _usb_through(usbip)
+    import pyvisa
+
+    found = pyvisa.ResourceManager(library).list_resources("?*")
+    return [name for name in found if name.upper().startswith(("USB", "TCPIP"))]
+
+
 def _usb_through(place: str) -> None:
     """Let pyusb find the devices of a USB/IP server and nothing else. Only in this process."""
     import usb.backend.libusb1
@@ -129,7 +139,9 @@ def serve(line: socket.socket) -> None:
         body = _exactly(line, length)
         status, answer = b"k", b""
         try:
-            if operation == b"o":
+            if operation == b"l":
+                answer = "\n".join(resources(*body.decode().split("\0"))).encode()
+            elif operation == b"o":
                 session = Session(*body.decode().split("\0"))
             elif session is None:
                 raise ConnectionError("the session is not open")

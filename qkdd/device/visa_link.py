@@ -40,8 +40,10 @@ def visa_key(resource: str) -> str:
         return f"tcp:{found['host'].strip('[]')}:{found['port']}"
     place, _, name = resource.rpartition("/")
     parts = re.sub(r"^([A-Za-z]+)0?::", r"\1::", name, count=1).split("::")
-    numbers = (f"0x{int(p, 0):04x}" if re.fullmatch(r"0x[0-9a-fA-F]+", p) else p for p in parts)
-    return "visa:" + (f"{place}/" if place else "") + "::".join(numbers).upper()
+    if parts[0].upper() == "USB":  # ids in hexadecimal or decimal, interface number given or not
+        ids = (f"0x{int(p, 0):04x}" if re.fullmatch(r"0[xX][0-9a-fA-F]+|\d+", p) else p for p in parts[1:3])
+        parts = ["USB", *ids, *parts[3:4], "INSTR" if parts[-1].upper() == "INSTR" else parts[-1]]
+    return "visa:" + (f"{place}/" if place else "") + "::".join(parts).upper()
 
 
 def visa_line(resource: str, library: str = LIBRARY) -> ByteLink:
@@ -54,6 +56,18 @@ def visa_line(resource: str, library: str = LIBRARY) -> ByteLink:
     if plain := _SOCKET.match(found["name"]):
         return TcpLink(plain["host"].strip("[]"), int(plain["port"]))
     return VisaLink(found["name"], library, found["usbip"] or "")
+
+
+def list_resources(library: str = LIBRARY, usbip: str = "", timeout: float = 15.0) -> list[str]:
+    """USB and network resources that the VISA library finds now; empty when it cannot look."""
+    child = VisaLink("", library, usbip)
+    try:
+        child.start()
+        return [name for name in child.call(b"l", f"{library}\0{usbip}".encode(), timeout).decode().split("\n") if name]
+    except LinkFailure:
+        return []
+    finally:
+        child.close()
 
 
 class VisaLink:
@@ -74,6 +88,18 @@ class VisaLink:
         return visa_key(f"usbip://{self._usbip}/{self._resource}" if self._usbip else self._resource)
 
     def open(self, timeout: float) -> None:
+        self.start()
+        try:
+            self.call(b"o", "\0".join((self._resource, self._library, self._usbip)).encode(), timeout)
+        except TimedOut as failure:
+            self.close()
+            raise Gone(f"{self._resource} does not answer ({failure})") from None
+        except LinkFailure:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """The process, without a session."""
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-I", str(_CHILD), str(theirs.fileno()), str(os.getpid())]
@@ -91,14 +117,6 @@ class VisaLink:
         self._line = ours
         self._kept.clear()
         self._unsent.clear()
-        try:
-            self._call(b"o", "\0".join((self._resource, self._library, self._usbip)).encode(), timeout)
-        except TimedOut as failure:
-            self.close()
-            raise Gone(f"{self._resource} does not answer ({failure})") from None
-        except LinkFailure:
-            self.close()
-            raise
 
     def close(self) -> None:
         line, self._line = self._line, None
@@ -117,11 +135,11 @@ class VisaLink:
         while (at := self._unsent.find(_END)) >= 0:
             message = bytes(self._unsent[: at + 1])
             del self._unsent[: at + 1]
-            self._call(b"w", message, timeout)
+            self.call(b"w", message, timeout)
 
     def read(self, limit: int, timeout: float) -> bytes:
         if not self._kept:
-            self._kept += self._call(b"r", b"", max(timeout, 0.001))
+            self._kept += self.call(b"r", b"", max(timeout, 0.001))
         data = bytes(self._kept[:limit])
         del self._kept[:limit]
         return data
@@ -129,9 +147,10 @@ class VisaLink:
     def discard(self) -> None:
         self._kept.clear()
         self._unsent.clear()
-        self._call(b"c", b"", 2.0)
+        self.call(b"c", b"", 2.0)
 
-    def _call(self, operation: bytes, body: bytes, timeout: float) -> bytes:
+    def call(self, operation: bytes, body: bytes, timeout: float) -> bytes:
+        """One request to the process. Raises Hung after it was killed."""
         if self._line is None:
             raise Gone("the session is not open")
         end = time.monotonic() + timeout + _GRACE

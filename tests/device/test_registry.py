@@ -81,7 +81,7 @@ def test_unknown_and_not_allowed() -> None:
 @pytest.mark.parametrize("record", registry.describe_all(fields=True), ids=lambda r: str(r["name"]))
 def test_every_registered_driver_keeps_the_shared_promises(record: dict[str, Any]) -> None:
     assert record["problem"] == ""
-    assert record["transport"] in ("serial", "tcp", "visa", "usb", "library", "process")
+    assert record["transport"] in ("serial", "tcp", "visa", "usb", "library", "process", "file")
     assert record["models"]
     assert record["reasons"]
     assert record["roles"]

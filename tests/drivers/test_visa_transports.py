@@ -161,7 +161,7 @@ def test_a_child_that_dies_is_gone() -> None:
 def test_a_message_goes_out_with_its_line_feed(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[bytes] = []
     link = VisaLink("USB0::1::2::3::INSTR")
-    monkeypatch.setattr(link, "_call", lambda _op, body, _timeout: sent.append(body) or b"")
+    monkeypatch.setattr(link, "call", lambda _op, body, _timeout: sent.append(body) or b"")
     for piece in (b"*ID", b"N?\nSYST:", b"ERR?\n*CL"):
         link.write(piece, 1.0)
     assert sent == [b"*IDN?\n", b"SYST:ERR?\n"]
@@ -200,6 +200,7 @@ def test_whatever_a_library_raises_becomes_one_of_four(
         ("TCPIP0::h::5025::SOCKET", "TCPIP::h::5025::socket"),
         ("USB0::0x1313::0x8078::P1::INSTR", "USB::0x1313::0x8078::p1::instr"),
         ("USB0::0x1313::0x8078::P1::INSTR", "USB::0x01313::0x8078::P1::INSTR"),
+        ("USB0::0x1313::0x8078::P1::INSTR", "USB0::4883::32888::P1::0::INSTR"),
     ],
 )
 def test_two_spellings_are_one_line(one: str, other: str) -> None:

@@ -25,7 +25,12 @@ from qkdd.link.delay_search import SYMBOL_ABSENT
 from qkdd.link.errors import DetectionsRefused
 
 _NO_PULSE = 3  # an intensity that does not exist
-_DIFFERENT = 0
+# Alice's answer by bob's basis (high byte) and her symbol: 0 if her basis is another or no pulse went out, else 1 + intensity.
+_ANSWERS = np.zeros(512, np.uint8)
+for _basis in (0, 1):
+    for _symbol in range(16):
+        if _symbol >> 3 == _basis:
+            _ANSWERS[_basis << 8 | _symbol] = 1 + (_symbol & 3)
 
 
 def spacing(shared: LinkShared) -> int:
@@ -103,24 +108,26 @@ def compare(symbols: NDArray[np.uint8], bases: NDArray[np.uint8], intensities: i
 
     Raises BlockMalformed when the transmitter made an intensity that the proof does not have.
     """
-    same = (symbols != SYMBOL_ABSENT) & ((symbols >> 3) == bases)
-    level = symbols & 3
-    if bool(np.any(level[same] >= intensities)):
+    answer = _ANSWERS[(bases.astype(np.uint16) << 8) | symbols]
+    if int(answer.max(initial=0)) > intensities:
         raise BlockMalformed(f"the transmitter made an intensity beyond the {intensities} of the proof")
-    answer = np.where(same, level + 1, _DIFFERENT).astype(np.uint8)
-    chosen = np.flatnonzero(same).astype(np.int64)
-    z, x = (kernels.symbol_encode(np.ascontiguousarray(answer[bases == basis]), intensities + 1) for basis in (0, 1))
-    return Rounds(chosen, bases[chosen], level[chosen].astype(np.uint8)), z, x
+    in_x = bases.astype(np.bool_)
+    z, x = (kernels.symbol_encode(answer[chosen], intensities + 1) for chosen in (~in_x, in_x))
+    return _rounds(answer, bases), z, x
 
 
 def chosen_rounds(z: bytes, x: bytes, bases: NDArray[np.uint8], intensities: int) -> Rounds:
     """Bob: alice's answer about his detections. Raises BlockMalformed."""
     answer = np.empty(len(bases), np.uint8)
-    for basis, data in ((0, z), (1, x)):
-        mine = bases == basis
+    in_x = bases.astype(np.bool_)
+    for mine, data in ((~in_x, z), (in_x, x)):
         answer[mine] = _symbols(data, intensities + 1, int(np.count_nonzero(mine)))
-    chosen = np.flatnonzero(answer != _DIFFERENT).astype(np.int64)
-    return Rounds(chosen, bases[chosen], (answer[chosen] - 1).astype(np.uint8))
+    return _rounds(answer, bases)
+
+
+def _rounds(answer: NDArray[np.uint8], bases: NDArray[np.uint8]) -> Rounds:
+    chosen = np.flatnonzero(answer)
+    return Rounds(chosen.astype(np.int64, copy=False), bases[chosen], answer[chosen] - np.uint8(1))
 
 
 @dataclass(frozen=True, slots=True)

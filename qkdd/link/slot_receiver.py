@@ -79,6 +79,11 @@ class SlotReceiver:
         return self._assign is not None
 
     @property
+    def earliest(self) -> int:
+        """The oldest moment (ps) whose clicks can still be given slots."""
+        return max(self.acquisition.kept_from, 0) + self._edge
+
+    @property
     def clock_error(self) -> float:
         """Relative error of the transmitter's rate against its nominal, as bob's clock sees it."""
         return 0.0 if self._assign is None else self._assign.model()[3] * self._shared.slot_ps - 1.0

@@ -14,6 +14,8 @@ from qkdd.device.tags import StreamStart, TagBlock
 
 ABSENT = 255
 CHUNK_S = 0.1
+Chunk = tuple[np.ndarray, np.ndarray, np.ndarray]
+_MADE: dict[Any, tuple[np.random.Generator, list[Chunk]]] = {}
 
 
 class PulseSource:
@@ -29,15 +31,19 @@ class PulseSource:
         error: float = 0.01,
         dark: float = 200.0,
         seed: int = 1,
+        private: bool = False,
     ) -> None:
+        """private: this source is going to be tampered with."""
         self.rate, self.mu, self.p, self.x, self.eta, self.error, self.dark = rate, mu, p, x, eta, error, dark
         self.per_chunk = round(rate * CHUNK_S)
-        self._rng = np.random.default_rng(seed)
-        self._chunks: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        # the same pulses for every test that wants none of its own: making them takes most of a test's time
+        key = (rate, mu, p, x, eta, error, dark, seed)
+        made = {} if private else _MADE
+        self._rng, self._chunks = made.setdefault(key, (np.random.default_rng(seed), []))
         self.pause: dict[int, int] = {}  # chunk -> slots at its start without a pulse
         self.blocked = False  # the fibre is cut
 
-    def chunk(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def chunk(self, index: int) -> Chunk:
         """(symbols, slots of the clicks as floats, detectors) of the pulses of one tenth of a second."""
         while len(self._chunks) <= index:
             k, n, rng = len(self._chunks), self.per_chunk, self._rng

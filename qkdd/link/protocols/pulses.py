@@ -182,11 +182,10 @@ class PulseBob(_PulseEnd):
             await self._followed(first + count + _NEAR)
         else:
             range_ps = round(self._shared.offset_range * PS)
-            start = max(arrived - range_ps, self.source.kept_from, 0)
             stop = arrived + round(count * slot_ps) + range_ps
             receiver.lose()
             await receiver.registered(stop)
-            await receiver.lock(start, stop)
+            await receiver.lock(max(arrived - range_ps, receiver.earliest), stop)
             centre, reach = receiver.slot_at(arrived), round(range_ps / slot_ps)
         found = receiver.peek(centre - reach, centre + reach + count)
         single = _SINGLE[found.patterns]

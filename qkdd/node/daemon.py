@@ -31,6 +31,7 @@ from qkdd.node.errors import ReloadRefused
 from qkdd.node.firmware import FirmwareService, Sight
 from qkdd.node.health import HEARTBEAT_S, Health, ServiceManager, beating
 from qkdd.node.linkrun import PART, PATIENCE_S, LinkRun, RunningLink
+from qkdd.node.mqtt_part import MqttFeed
 from qkdd.node.reload import read_changes
 from qkdd.node.report import Stock, block_view, error_count, keys_view, link_view, part_view
 from qkdd.node.rooms import Rooms, open_rooms
@@ -76,6 +77,7 @@ class Daemon:
         self._rooms: Rooms | None = None
         self._link: LinkRun | None = None
         self._firmware: FirmwareService | None = None
+        self._feed: MqttFeed | None = None
         self._hand_over: HandOver | None = None
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,6 +143,11 @@ class Daemon:
         control = ControlServer(config.control, self, self._rooms.audit, self.clock)
         await control.start()
         self._stack.push_async_callback(control.stop)
+        if config.telemetry is not None and config.telemetry.mqtt is not None:
+            state = Path(config.node.state_directory)
+            self._feed = MqttFeed(config.telemetry.mqtt, config.node.id, self, state, self.clock, self.meter)
+            await self._feed.open()
+            self._stack.push_async_callback(self._feed.close)
         self._rooms.audit.write("daemon started", node=config.node.id, version=__version__)
         self._supervise()
         self.manager.ready()
@@ -153,6 +160,9 @@ class Daemon:
         self._devices.start()
         self.supervisor.add("peer", "peer", self._peer_life, patience=PEER_PATIENCE_S + self.config.peer.opening)
         self.supervisor.add(PART, "link", self.link_run.life, patience=PATIENCE_S)
+        if self._feed is not None:
+            self.supervisor.add("telemetry", "telemetry", self._telemetry_life, patience=7200.0)
+            self.supervisor.add("mqtt", "mqtt", self._mqtt_life)
         self._spawn(self.manager.watch())
 
     def _add_kms(self) -> None:
@@ -162,6 +172,8 @@ class Daemon:
         """Finish the block in hand, or discard it on both nodes; then close everything in the reverse order."""
         self._stopping = True
         self.manager.stopping()
+        if self._feed is not None:
+            await self._feed.goodbye()
         try:
             async with self.clock.deadline(DRAIN_ON_STOP_S):
                 await self.link_run.drain()
@@ -239,6 +251,16 @@ class Daemon:
         finally:
             self._hand_over = None
             await hand_over.close()
+
+    async def _telemetry_life(self, up: Callable[[], None]) -> None:
+        """Collect what the MQTT broker is told, whether it is there or not."""
+        if self._feed is not None:
+            await self._feed.collect(self.events, up, self.health.beater("telemetry"))
+
+    async def _mqtt_life(self, up: Callable[[], None]) -> None:
+        """One connection to the MQTT broker."""
+        if self._feed is not None:
+            await beating(self._feed.life(up), self.health.beater("mqtt"), self.clock)
 
     def _wake_hand_over(self) -> None:
         if self._hand_over is not None:

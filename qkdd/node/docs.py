@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import qkdd
 from qkdd.control import openapi
 from qkdd.core.errors import QkddError, registered_errors
-from qkdd.telemetry import catalogue
+from qkdd.telemetry import catalogue, mqtt_messages
 
 
 def import_all_rooms() -> None:
@@ -60,11 +62,14 @@ def errors_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {
+PAGES: dict[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "metrics.md": catalogue.to_markdown,
     "openapi/control.json": openapi.to_json,
 }
+
+
+PAGES |= {f"mqtt/{name}": functools.partial(schema.decode) for name, schema in mqtt_messages.schemas().items()}
 
 
 def main(folder: Path) -> None:

@@ -209,6 +209,12 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         _gauge("qkdd_peer_certificate_expiry_seconds", "seconds", "Time left until our own certificate expires."),
         _gauge("qkdd_masks_left", "1", "One-time masks left for authentication tags.", "direction"),
     ),
+    "telemetry": (
+        _counter("qkdd_mqtt_messages_total", "1", "Messages that the MQTT broker acknowledged."),
+        _counter("qkdd_mqtt_dropped_total", "1", "Messages dropped unsent: too old, or the spool was full."),
+        _counter("qkdd_mqtt_canaries_lost_total", "1", "Canary messages that the broker took and did not deliver."),
+        _gauge("qkdd_mqtt_waiting_bytes", "bytes", "Messages that wait on disk for the MQTT broker."),
+    ),
     "security": (
         _gauge("qkdd_epsilon_spent_ratio", "ratio", "Share of the key epoch's security budget that is spent."),
         _gauge("qkdd_epoch_days_left", "1", "Days until the budget is spent at the present pace of blocks."),

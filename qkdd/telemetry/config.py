@@ -6,12 +6,17 @@ from collections.abc import Iterator
 
 from qkdd.core.config import Section
 from qkdd.core.endpoint import Endpoint
+from qkdd.telemetry.mqtt_config import MqttConfig
 
 
 class TelemetryConfig(Section, frozen=True):
-    """Where `/metrics` is served. There is no authentication on it, so it stays on the loopback interface."""
+    """Where `/metrics` is served. There is no authentication on it, so it stays on the loopback interface.
+
+    mqtt: a broker that is told as well, see docs/mqtt.md.
+    """
 
     listen: str
+    mqtt: MqttConfig | None = None
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         try:

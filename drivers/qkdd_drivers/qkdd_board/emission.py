@@ -18,7 +18,7 @@ from qkdd_fwbridge.symbols import U8, choose, pack
 from qkdd.kernels import unpack_bits
 
 WINDOW = 1 << 20
-BUFFER = 1 << 23
+BUFFER = 1 << 25
 RANDOM_BYTES = 1 << 20
 _LARGEST = 32768  # symbols in one frame
 ABSENT = 0xFF

@@ -23,7 +23,7 @@ from qkdd.device.roles import AskedSymbols, PreparedSymbols
 from qkdd.device.transport import ByteLink
 from qkdd_drivers.qkdd_board.driver import ANSWER, BoardDriver
 
-_AHEAD = 1 << 23  # symbols of credit: 0.8 s at 10 MHz, 4 MiB
+_AHEAD = 1 << 25  # symbols of credit: 3.4 s at 10 MHz, 16 MiB; without credit no pulse goes out
 _READ = 0.1  # seconds that a read waits for the first symbols
 _RETELL = 1.0  # seconds without symbols after which the credit is told again
 _FEED = 32768  # random bytes in one frame

@@ -84,10 +84,10 @@ def align(
         if found is not None:
             return found
     for level in LEVELS[:depth]:
-        for candidate in coarse_search(alice.times, bob.times, centre_ps, range_ps, clock_error, level):
-            found = refine(alice, bob, candidate, bin_ps)
-            if found is not None:
-                return found
+        candidate = coarse_search(alice.times, bob.times, centre_ps, range_ps, clock_error, level)
+        found = None if candidate is None else refine(alice, bob, candidate, bin_ps)
+        if found is not None:
+            return found
     return None
 
 

@@ -26,6 +26,7 @@ from qkdd_native import ldpc as native_ldpc
 from qkdd.core import log
 from qkdd.core.clock import SystemClock
 from qkdd.core.counters import RecordingMeter
+from qkdd.core.memory import keep_large_buffers
 from qkdd.core.sealing import load_master_key
 from qkdd.distill import DistillConfig, Distiller, SiftedBlock
 from qkdd.keys import Committer, LedgerFile, MaskPool, Spool, node_store
@@ -258,6 +259,7 @@ def delay_writes(seconds: float) -> None:
 
 def main() -> None:
     log.configure("warning")
+    keep_large_buffers()
     task = msgspec.json.decode(sys.stdin.readline(), type=Task)
     if task.cores:
         os.sched_setaffinity(0, task.cores)

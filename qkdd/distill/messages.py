@@ -100,7 +100,7 @@ class Verdict(BlockMessage, frozen=True, tag="distill.verdict"):
 
 
 class AmplifySeed(BlockMessage, frozen=True, tag="distill.amplify-seed"):
-    """alice → bob: seed of the Toeplitz matrix, n + length - 1 bits."""
+    """alice → bob: seed of the Toeplitz matrix, n - 1 bits (see `qkdd.distill.amplify`)."""
 
     seed: bytes
 

@@ -10,6 +10,7 @@ from qkdd.core import log
 from qkdd.core.clock import SystemClock
 from qkdd.core.config import ConfigRefused
 from qkdd.core.errors import QkddError
+from qkdd.core.memory import keep_large_buffers
 from qkdd.node.config import NodeConfig, load_node
 from qkdd.node.daemon import Daemon
 from qkdd.node.process import forbid_dumps, lock_memory
@@ -38,6 +39,7 @@ def run_file(file: Path, *, log_level: str | None, human: bool) -> int:
     log.configure(log_level or config.node.log_level, human=human)
     forbid_dumps()
     locked = lock_memory()
+    keep_large_buffers()
     return asyncio.run(_serve(config, file, memory_locked=locked, human=human))
 
 

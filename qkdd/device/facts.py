@@ -55,7 +55,7 @@ class Quality(Section, frozen=True):
 class DriverFacts(Section, frozen=True):
     """Content of a driver.toml.
 
-    roles: names in `qkdd.device.roles`. transport: serial, tcp, visa, usb, library, process. tcp_ports: the ports that
+    roles: names in `qkdd.device.roles`. transport: serial, tcp, visa, usb, library, process, file. tcp_ports: the ports that
     are used when the configuration names none.
     """
 

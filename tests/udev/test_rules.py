@@ -1,15 +1,20 @@
 """70-qkdd.rules: not stale, and every line passes a linter (Debian's udevadm 252 has no `verify`)."""
 
+import os
 import re
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from qkdd.device.facts import DriverFacts, Quality, Tier, Usb
-from qkdd.device.udev import installed_facts, rules
+from qkdd.device.udev import hwdb, installed_facts, rules
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "udev/70-qkdd.rules"
+HWDB = ROOT / "udev/70-qkdd.hwdb"
 TOKEN = re.compile(r'^(?P<key>[A-Z]+)(\{(?P<attr>[A-Za-z]+)\})?(?P<operator>==|!=|\+=|=)"(?P<value>[^"]*)"$')
 MATCH = {"SUBSYSTEM", "ATTR", "ATTRS", "ENV"}
 ASSIGN = {"GROUP": "=", "MODE": "=", "TAG": "+=", "SYMLINK": "+="}
@@ -49,7 +54,8 @@ def facts(*ids: str, serial: str = "") -> DriverFacts:
 
 
 def test_the_file_is_not_stale() -> None:
-    assert FILE.read_text() == rules(installed_facts()), "run `python -m qkdd.device.udev udev/70-qkdd.rules`"
+    assert FILE.read_text() == rules(installed_facts()), "run `python -m qkdd.device.udev udev`"
+    assert HWDB.read_text() == hwdb(installed_facts()), "run `python -m qkdd.device.udev udev`"
 
 
 def test_the_file_passes_the_linter() -> None:
@@ -85,3 +91,98 @@ def test_a_driver_without_ids_has_no_rule() -> None:
 def test_facts_that_could_break_out_of_a_rule_are_refused(wrong: DriverFacts) -> None:
     with pytest.raises(ValueError, match="malformed"):
         rules({"x": wrong})
+
+
+def test_the_hardware_database_names_all_drivers_of_an_id() -> None:
+    text = hwdb({"a": facts("0403:faf0"), "b": facts("0403:faf0", "1313:8078")})
+    assert "usb:v0403pFAF0*\n ID_QKD_DRIVER=a b\n ID_QKD_ROLES=TimeTagger\n" in text
+    assert "usb:v1313p8078*\n ID_QKD_DRIVER=b\n" in text
+    with pytest.raises(ValueError, match="malformed"):
+        hwdb({"a": facts("0403:FAF0")})
+
+
+@pytest.mark.skipif(shutil.which("systemd-hwdb") is None, reason="systemd-hwdb is not installed")
+def test_the_hardware_database_is_taken_in(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/udev/hwdb.d"
+    folder.mkdir(parents=True)
+    shutil.copy(HWDB, folder)
+    done = subprocess.run(
+        ["systemd-hwdb", "--strict", "--root", tmp_path, "update"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+DEVICES = """P: /devices/pci0000:00/usb1/1-4
+N: bus/usb/001/004
+E: DEVNAME=/dev/bus/usb/001/004
+E: MAJOR=189
+E: MINOR=3
+E: DEVTYPE=usb_device
+E: SUBSYSTEM=usb
+A: idVendor=1313
+A: idProduct=8078
+A: serial=P0012345
+
+P: /devices/pci0000:00/usb1/1-5
+E: DEVTYPE=usb_device
+E: SUBSYSTEM=usb
+A: idVendor=0403
+A: idProduct=faf0
+A: serial=38123456
+
+P: /devices/pci0000:00/usb1/1-5/1-5:1.0/ttyUSB0/tty/ttyUSB0
+N: ttyUSB0
+E: DEVNAME=/dev/ttyUSB0
+E: MAJOR=188
+E: MINOR=0
+E: SUBSYSTEM=tty
+
+P: /devices/pci0000:00/usb1/1-6
+E: DEVTYPE=usb_device
+E: SUBSYSTEM=usb
+A: idVendor=0403
+A: idProduct=faf0
+A: serial=27123456
+
+P: /devices/pci0000:00/usb1/1-6/1-6:1.0/ttyUSB1/tty/ttyUSB1
+N: ttyUSB1
+E: DEVNAME=/dev/ttyUSB1
+E: MAJOR=188
+E: MINOR=1
+E: SUBSYSTEM=tty
+"""
+
+
+@pytest.fixture
+def in_place() -> Iterator[None]:
+    """udevadm reads rules from fixed folders only; /run is gone at the next start of the machine."""
+    missing = [tool for tool in ("umockdev-run", "udevadm") if shutil.which(tool) is None]
+    if missing or os.geteuid() != 0:
+        pytest.skip(f"needs root and {', '.join(missing) or 'nothing else'}")
+    folder = Path("/run/udev/rules.d")
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / "70-qkdd-test.rules"
+    shutil.copy(FILE, copy)
+    yield
+    copy.unlink()
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("usb1/1-4", "/dev/qkd/usb/thorlabs_pm100d-P0012345"),
+        ("usb1/1-5/1-5:1.0/ttyUSB0/tty/ttyUSB0", "/dev/qkd/thorlabs_mpc320-38123456"),
+        ("usb1/1-6/1-6:1.0/ttyUSB1/tty/ttyUSB1", ""),  # the same chip, another maker's number
+    ],
+)
+def test_udev_gives_an_instrument_its_stable_name(in_place: None, tmp_path: Path, device: str, name: str) -> None:
+    description = tmp_path / "bench.umockdev"
+    description.write_text(DEVICES)
+    path = f"/sys/devices/pci0000:00/{device}"
+    command = ["umockdev-run", "-d", description, "--", "udevadm", "test", "--action=add", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    said = done.stdout + done.stderr
+    assert ("DEVLINKS=" in said) == bool(name), said
+    if name:
+        assert name in re.findall(r"^DEVLINKS=(.*)$", said, re.MULTILINE)[0].split()
+        assert re.search(r"70-qkdd-test.rules:\d+ MODE 0660", said)

@@ -24,7 +24,7 @@ from qkdd_drivers.qkdd_board.sim import BoardSim
 from qkdd_drivers.s15_spd.sim import SpdSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks, Tdc1Sim
 from qkdd_drivers.scpi_sim import ScpiSimulator
-from qkdd_drivers.sim_options import Fault, Listen, Over, Pty, Rate, Seed
+from qkdd_drivers.sim_options import Fault, Listen, Over, Pty, Rate, Seed, place
 from qkdd_drivers.sim_taggers import add_to
 from qkdd_drivers.simkit import Simulator
 from qkdd_drivers.single_quantum_websq import protocol as websq
@@ -42,18 +42,9 @@ app = typer.Typer(
 )
 
 
-def _place(listen: str | None) -> tuple[str, int] | None:
-    if listen is None:
-        return None
-    host, separator, port = listen.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65535:
-        raise typer.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
 def _scpi_place(pty: str | None, listen: str | None) -> tuple[str, int] | None:
     """SCPI is served by TCP unless a pseudo terminal is asked for."""
-    return None if pty is not None else _place(listen) or ("127.0.0.1", 0)
+    return None if pty is not None else place(listen) or ("127.0.0.1", 0)
 
 
 def _run_scpi(
@@ -63,7 +54,7 @@ def _run_scpi(
         if pty is not None:
             raise typer.BadParameter("a pseudo terminal is no VISA interface", param_hint="--over")
         try:
-            simulator.over(over, _place(listen) or ("127.0.0.1", 0))
+            simulator.over(over, place(listen) or ("127.0.0.1", 0))
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--over") from None
     _run(simulator, faults)
@@ -118,7 +109,7 @@ async def _serve(simulator: Simulator, plan: list[tuple[float, str, dict[str, fl
 def tdc1(pty: Pty = None, listen: Listen = None, seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
     """S-Fifteen TDC1 time tagger (serial)."""
     _one_place(pty, listen)
-    _run(Tdc1Sim(PoissonClicks(rate, seed), pty=pty, listen=_place(listen), seed=seed), fault)
+    _run(Tdc1Sim(PoissonClicks(rate, seed), pty=pty, listen=place(listen), seed=seed), fault)
 
 
 @app.command("websq")
@@ -131,7 +122,7 @@ def websq_command(
     fault: Fault = None,
 ) -> None:
     """Single Quantum WebSQ detector control (two TCP ports)."""
-    host, port = _place(listen) or ("127.0.0.1", websq.CONTROL_PORT)
+    host, port = place(listen) or ("127.0.0.1", websq.CONTROL_PORT)
     bench = SteadyBench(rate, seed, detectors)
     _run(WebSqSim(bench, host=host, port=port, counts_port=counts_port, seed=seed), fault)
 
@@ -140,14 +131,14 @@ def websq_command(
 def mpc320(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
     """Thorlabs MPC320 polarization controller (serial)."""
     _one_place(pty, listen)
-    _run(Mpc320Sim(lambda _: None, pty=pty, listen=_place(listen), seed=seed), fault)
+    _run(Mpc320Sim(lambda _: None, pty=pty, listen=place(listen), seed=seed), fault)
 
 
 @app.command()
 def epc400(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
     """OZ Optics EPC-400 polarization controller (serial)."""
     _one_place(pty, listen)
-    _run(Epc400Sim(pty=pty, listen=_place(listen), seed=seed), fault)
+    _run(Epc400Sim(pty=pty, listen=place(listen), seed=seed), fault)
 
 
 @app.command()
@@ -160,14 +151,14 @@ def dd100(
 ) -> None:
     """OZ Optics DD-100-MC attenuator (serial)."""
     _one_place(pty, listen)
-    _run(Dd100Sim(pty=pty, listen=_place(listen), seed=seed, homed=homed), fault)
+    _run(Dd100Sim(pty=pty, listen=place(listen), seed=seed, homed=homed), fault)
 
 
 @app.command()
 def ell14(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
     """Thorlabs ELL14 rotation mount (serial)."""
     _one_place(pty, listen)
-    _run(Ell14Sim(pty=pty, listen=_place(listen), seed=seed), fault)
+    _run(Ell14Sim(pty=pty, listen=place(listen), seed=seed), fault)
 
 
 @app.command()
@@ -180,28 +171,28 @@ def agiltron(
 ) -> None:
     """Agiltron FF 1x4 or 1x8 optical switch (serial)."""
     _one_place(pty, listen)
-    _run(FfSim(pty=pty, listen=_place(listen), seed=seed, channels=channels), fault)
+    _run(FfSim(pty=pty, listen=place(listen), seed=seed, channels=channels), fault)
 
 
 @app.command()
 def osw(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
     """Thorlabs OSW optical switch (serial)."""
     _one_place(pty, listen)
-    _run(OswSim(pty=pty, listen=_place(listen), seed=seed), fault)
+    _run(OswSim(pty=pty, listen=place(listen), seed=seed), fault)
 
 
 @app.command()
 def fs725(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault = None) -> None:
     """SRS FS725 rubidium frequency standard (serial)."""
     _one_place(pty, listen)
-    _run(Fs725Sim(pty=pty, listen=_place(listen), seed=seed), fault)
+    _run(Fs725Sim(pty=pty, listen=place(listen), seed=seed), fault)
 
 
 @app.command()
 def spd(pty: Pty = None, listen: Listen = None, seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
     """S-Fifteen SPD detector (serial)."""
     _one_place(pty, listen)
-    _run(SpdSim(SteadyBench(rate, seed, 1), pty=pty, listen=_place(listen), seed=seed), fault)
+    _run(SpdSim(SteadyBench(rate, seed, 1), pty=pty, listen=place(listen), seed=seed), fault)
 
 
 @app.command()
@@ -267,7 +258,7 @@ def quantis(
     fault: Fault = None,
 ) -> None:
     """ID Quantique Quantis-USB noise source (USB/IP)."""
-    _run(QuantisSim(listen=_place(listen) or ("127.0.0.1", 0), seed=seed, serial=serial), fault)
+    _run(QuantisSim(listen=place(listen) or ("127.0.0.1", 0), seed=seed, serial=serial), fault)
 
 
 @app.command("qkdd-board")
@@ -283,7 +274,7 @@ def qkdd_board(
     _one_place(pty, listen)
     role = Role.RECEIVER if receiver else Role.TRANSMITTER
     trusted = tuple(load_public(path) for path in trust or ())
-    _run(BoardSim(role, pty=pty, listen=_place(listen), seed=seed, trusted=trusted), fault)
+    _run(BoardSim(role, pty=pty, listen=place(listen), seed=seed, trusted=trusted), fault)
 
 
 def _one_place(pty: str | None, listen: str | None) -> None:

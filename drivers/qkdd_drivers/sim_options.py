@@ -22,3 +22,13 @@ Fault = Annotated[
 Generate = Annotated[
     int, typer.Option(min=0, help="Make so many clicks a second in C instead of --rate (a speed test); 0: do not.")
 ]
+
+
+def place(listen: str | None) -> tuple[str, int] | None:
+    """HOST:PORT taken apart. Raises BadParameter."""
+    if listen is None:
+        return None
+    host, separator, port = listen.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise typer.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
+    return host.strip("[]") or "127.0.0.1", int(port)

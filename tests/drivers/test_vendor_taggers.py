@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from qkdd_drivers.id900.driver import Id900
+from qkdd_drivers.id900.sim import Id900Sim
 from qkdd_drivers.picoquant.hydraharp.driver import HydraHarp400, PicoHarp330
 from qkdd_drivers.picoquant.multiharp.driver import MultiHarp
 from qkdd_drivers.picoquant.sim import HydraHarpSim, MultiHarpSim, PicoHarpSim
@@ -70,3 +72,12 @@ class TestSwabian(TestMultiHarp):
 
     def simulator(self) -> SimulatorLike:
         return SwabianSim(PoissonClicks(2000, 1))
+
+
+class TestId900(TestMultiHarp):
+    driver = Id900
+    driver_name = "idq_id900"
+    harmless_faults = {"late": {"seconds": 0.02}}  # some seventy commands, each so much later
+
+    def simulator(self) -> SimulatorLike:
+        return Id900Sim(PoissonClicks(2000, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Literal
 from qkdd.core.config import Section
 from qkdd.core.units import Fraction, Hertz
 from qkdd.security import modes
-from qkdd.security.channel import BlockCounts, Channel, expected_counts
+from qkdd.security.channel import BlockCounts, Channel
 from qkdd.security.decoy import check_settings, check_within
 from qkdd.security.errors import ProofInputError
 from qkdd.security.mismatch import mismatch_deltas
@@ -124,14 +125,8 @@ class DecoySettings(Section, frozen=True):
 
     def expect(self, channel: Channel, receiver_x_basis: float) -> BlockCounts:
         """Mean counts of one block over `channel`; the receiver measures X with probability receiver_x_basis."""
-        return expected_counts(
-            channel.pulse,
-            self.mu,
-            self.probabilities,
-            1.0 - float(self.x_basis),
-            self.block_pulses,
-            1.0 - receiver_x_basis,
-        )
+        link = dataclasses.replace(channel, receiver_key=1.0 - receiver_x_basis)
+        return link.counts(self.mu, self.probabilities, 1.0 - float(self.x_basis), self.block_pulses)
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         if not 1e3 <= self.pulse_rate <= 1e11:

@@ -54,6 +54,18 @@ def _efficiency(blocks: Sequence[BlockRecord]) -> float:
     return max(1.0, median(found)) if found else DEFAULT_F_EC
 
 
+def _key_error_scale(blocks: Sequence[BlockRecord], total: DecoyStatistics) -> float:
+    """Error rate of the corrected keys over that of the test basis; 1 before there are any."""
+    accepted = [block for block in blocks[-20:] if block.accepted and block.qber is not None]
+    tested = qber(total)
+    if not accepted or not tested:
+        return 1.0
+    whole = math.fsum((b.qber or 0.0) * b.sifted for b in accepted) / math.fsum(b.sifted for b in accepted)
+    share = sum(total.n_key) / (sum(total.n_key) + sum(total.n_test))
+    key = (whole - (1.0 - share) * tested) / share
+    return min(20.0, max(0.05, key / tested))
+
+
 def _decoy(
     config: LinkConfig,
     settings: DecoySettings,
@@ -64,7 +76,12 @@ def _decoy(
 ) -> AdviceView:
     shared, mode = config.shared, mode_of(config.shared)
     f_ec = _efficiency(snapshot.last_blocks)
-    link = dataclasses.replace(monitor.channel(total), clock_hz=float(settings.pulse_rate), f_ec=f_ec)
+    link = dataclasses.replace(
+        monitor.channel(total),
+        clock_hz=float(settings.pulse_rate),
+        f_ec=f_ec,
+        key_error_scale=_key_error_scale(snapshot.last_blocks, total),
+    )
     longest = longest_block_s or max(settings.block_s, 60.0)
     notes = []
     found = advise(

@@ -80,7 +80,8 @@ class Channel:
     eta: transmission from Alice's exit to a click; p_dc: dark clicks per detector and gate; e_mis: share of photons on the
     wrong detector; p_ap: afterpulses per click; clock_hz: pulses a second; t_dead: seconds without gates after a click;
     f_ec: leak of error correction over its Shannon limit. receiver_key: share of detections that the receiver measures in the
-    key basis; None: it chooses as the transmitter does (a passive receiver cannot and has about 0.5).
+    key basis; None: it chooses as the transmitter does (a passive receiver cannot and has about 0.5). key_error_scale: errors
+    of the key basis over those of the test basis, where the two were measured to differ.
     """
 
     eta: float
@@ -91,10 +92,18 @@ class Channel:
     t_dead: float = 0.0
     f_ec: float = 1.16
     receiver_key: float | None = None
+    key_error_scale: float = 1.0
 
     def pulse(self, mu: float) -> Pulse:
         """Detection and joint error probability of a pulse with mean photon number `mu` (Lim model, S8.2)."""
         return lim2014_pulse(mu, self.eta, self.p_dc, self.e_mis, self.p_ap)
+
+    def counts(self, mu: Sequence[float], p: Sequence[float], p_key: float, pulses: float) -> BlockCounts:
+        """Mean counts of a block over this link, with the receiver's own choice of basis and the key basis's own errors."""
+        found = expected_counts(self.pulse, mu, p, p_key, pulses, self.receiver_key)
+        errors = zip(found.m_key, found.n_key, strict=True)
+        m_key = tuple(min(n / 2.0, m * self.key_error_scale) for m, n in errors)
+        return BlockCounts(found.n_key, m_key, found.n_test, found.m_test)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import Bounds, differential_evolution, minimize
 
 from qkdd.security import modes
-from qkdd.security.channel import BlockCounts, Channel, dead_time_factor, expected_counts
+from qkdd.security.channel import BlockCounts, Channel, dead_time_factor
 from qkdd.security.decoy import leak_of
 from qkdd.security.entropy import check_finite, check_fraction
 from qkdd.security.errors import ProofInputError
@@ -191,7 +191,7 @@ def _block_counts(link: Channel, point: Operating, pulses: float) -> BlockCounts
     """Expected counts of a block of `pulses` pulses, those in the receiver's dead time lost."""
     detected = math.fsum(p * link.pulse(mu)[0] for mu, p in zip(point.mu, point.p, strict=True))
     live = dead_time_factor(link.clock_hz * detected, link.t_dead)
-    return expected_counts(link.pulse, point.mu, point.p, point.p_key, pulses * live, link.receiver_key)
+    return link.counts(point.mu, point.p, point.p_key, pulses * live)
 
 
 def link_family(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -147,6 +148,21 @@ def test_advice_for_a_decoy_link_beats_what_is_configured() -> None:
         mu_intervals=tuple((value * 0.99, value * 1.01) for value in best.mu),
     )
     assert not list(advised.check())
+
+
+def test_a_key_basis_with_fewer_errors_is_not_judged_by_the_test_basis() -> None:
+    shape = decoy()
+    watched = watching(shape)
+    total = watched.total()
+    assert total is not None
+    share = sum(total.n_test) / (sum(total.n_key) + sum(total.n_test))
+    tested = sum(total.m_test or ()) / sum(total.n_test)
+    rates = []
+    for ratio in (1.0, 0.5):  # error rate of the key basis over that of the test basis
+        block = msgspec.structs.replace(record(40_000), qber=tested * (share + (1 - share) * ratio))
+        snapshot = LinkSnapshot("a-b", "alice", last_blocks=(block,))
+        rates.append(advice_view(config(shape), snapshot, watched, None).present.secret_bits_per_s)
+    assert rates[1] > 1.05 * rates[0]
 
 
 @pytest.mark.parametrize("proof", ["bb84-1decoy/wiesemann", "bb84-1decoy/rusca2018"])

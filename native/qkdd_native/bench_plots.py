@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot
 
-from qkdd_native import bench, hashing, tags
+from qkdd_native import bench, bench_clock, clock, hashing, tags
 
 # between two powers of two too: a step there would be a cliff
 TOEPLITZ = tuple(int(10**e) for e in np.arange(3, 8.01, 0.125))
 CLICKS = tuple(int(10**e) for e in np.arange(4, 7.26, 0.25))
+SEARCHES = tuple(int(10**e) for e in np.arange(4, 7.01, 0.5))
 HASH = tuple(int(10**e) for e in np.arange(1.5, 8.01, 0.25))
 
 
@@ -39,6 +40,28 @@ def click_cost(n: int) -> float:
     return bench.seconds(lambda: tags.match_coincidences(a, b, 2000, 0.0, 1e-12, 0)) / (2 * n) * 1e9
 
 
+def decoder_cost(n: int) -> float:
+    """ns for a record of decode_t2."""
+    words = np.random.default_rng(n).integers(0, 1 << 27, n, dtype=np.uint32)
+    return bench.seconds(lambda: tags.decode_t2(words, tags.T2State("hydraharp2", 5))) / n * 1e9
+
+
+def gap_cost(n: int) -> float:
+    """ns for a value, encoded and decoded."""
+    values = np.cumsum(np.random.default_rng(n).geometric(1e-3, n))
+
+    def both() -> None:
+        tags.gap_decode(tags.gap_encode(values), n)
+
+    return bench.seconds(both) / n * 1e9
+
+
+def search_cost(n: int) -> float:
+    """ms for a search of the clock within ±1 s and ±5 ppm at rho = 0.03; n clicks on bob's side in two seconds."""
+    a, b = bench_clock.streams(np.random.default_rng(n), n / 2, 0.03, 2.0, 0.4, 3e-6)
+    return bench.seconds(lambda: clock.clock_search(a, b, 0.0, 1e12, 5e-6, 500.0)) * 1e3
+
+
 def hash_cost(size: int) -> float:
     """ns for a byte."""
     data = bytes(size)
@@ -55,6 +78,9 @@ PLOTS: tuple[tuple[str, tuple[int, ...], Callable[[int], float], str, str], ...]
         "bytes for a packed byte of input",
     ),
     ("coincidences", CLICKS, click_cost, "clicks on each side", "ns for a click"),
+    ("decode-t2", CLICKS, decoder_cost, "records", "ns for a record"),
+    ("gaps", CLICKS, gap_cost, "values", "ns for a value, both ways"),
+    ("clock-search", SEARCHES, search_cost, "bob's clicks in two seconds", "ms for a search"),
     ("poly-hash", HASH, hash_cost, "bytes", "ns for a byte"),
 )
 

@@ -328,6 +328,62 @@ static void gaps(void) {
 }
 
 /* Both nodes side by side, in buffers of the exact size. */
+/* In one call and in pieces of any size: the same events, in buffers of the least size. */
+static void slots(void) {
+    const qkdd_slot_settings settings = {0.25, 30000, 64, 1000000000, 0.4, 0.08, 0.2, 0.99e-5, 1.01e-5};
+    for (size_t n = 0; n < 3000; n += 1 + n / 3) {
+        int64_t *times = random_times(n, 400000), end = n ? times[n - 1] + 1 : 1, last = INT64_MIN;
+        uint8_t *detectors = room(n, 1);
+        for (size_t i = 0; i < n; i++) detectors[i] = (uint8_t)(draw() & 3);
+        size_t pieces = n / 64 + (size_t)(end / 1000000000) + 2, events[2], done;
+        int64_t *found[2] = {room(n + 1, 8), room(2 * n + 1, 8)};
+        uint8_t *patterns[2] = {room(n + 1, 1), room(2 * n + 1, 1)};
+        qkdd_slot_piece *measured = room(pieces, sizeof *measured);
+        qkdd_slot_state whole = {.slot = 5, .rate = 1e-5, .last = -((int64_t)1 << 61), .open = -((int64_t)1 << 61)}, parts = whole;
+        EXPECT(qkdd_assign_slots(&whole, &settings, times, detectors, n, end, found[0], patterns[0], n + 1, events, measured, pieces,
+                                 &done) == QKDD_OK);
+        events[1] = 0;
+        for (size_t at = 0; at <= n;) {
+            size_t count = at == n ? 0 : 1 + draw() % (n - at), got;
+            int64_t until = at + count == n ? end : times[at + count - 1];
+            EXPECT(qkdd_assign_slots(&parts, &settings, times + at, detectors + at, count, until, found[1] + events[1],
+                                     patterns[1] + events[1], count + 1, &got, measured, pieces, &done) == QKDD_OK);
+            events[1] += got;
+            at += count ? count : 1;
+        }
+        EXPECT(events[0] == events[1] && memcmp(found[0], found[1], events[0] * 8) == 0);
+        EXPECT(memcmp(patterns[0], patterns[1], events[0]) == 0);
+        for (size_t i = 0; i < events[0]; i++) {
+            EXPECT(found[0][i] > last && patterns[0][i] > 0 && patterns[0][i] < 16);
+            last = found[0][i];
+        }
+        EXPECT(qkdd_assign_slots(&parts, &settings, times, detectors, 0, end, found[1], patterns[1], 0, events, measured, pieces,
+                                 &done) == QKDD_NO_SPACE);
+        free(times), free(detectors), free(found[0]), free(found[1]), free(patterns[0]), free(patterns[1]), free(measured);
+    }
+}
+
+static void symbols(void) {
+    for (size_t n = 0; n < 3000; n += 1 + n / 5)
+        for (unsigned alphabet = 2; alphabet <= QKDD_SYMBOLS; alphabet += 7) {
+            uint8_t *values = room(n, 1), *back = room(n, 1);
+            for (size_t i = 0; i < n; i++) values[i] = (uint8_t)(draw() % 5 ? 0 : draw() % alphabet);
+            size_t bound = qkdd_symbol_bound(n, alphabet), size;
+            uint8_t *out = room(bound, 1);
+            EXPECT(qkdd_symbol_encode(values, n, alphabet, out, bound, &size) == QKDD_OK);
+            uint8_t *exact = room(size, 1);
+            memcpy(exact, out, size);
+            EXPECT(qkdd_symbol_decode(exact, size, alphabet, back, n) == QKDD_OK && memcmp(values, back, n) == 0);
+            for (size_t cut = 0; cut < size; cut += 1 + cut / 3) {
+                uint8_t *head = room(cut, 1);
+                memcpy(head, exact, cut);
+                EXPECT(qkdd_symbol_decode(head, cut, alphabet, back, n) != QKDD_OK);
+                free(head);
+            }
+            free(values), free(back), free(out), free(exact);
+        }
+}
+
 static void cascade(void) {
     static const size_t sizes[] = {1, 2, 3, 63, 64, 65, 100, 1000, 4095, 4096, 4097, 10007, 40000};
     uint8_t seed[32] = {1, 2, 3};
@@ -391,6 +447,8 @@ int main(void) {
         coincidences();
         coincidence_chains();
         gaps();
+        slots();
+        symbols();
         cascade();
         printf("variant %d: done\n", variant);
     }

@@ -103,6 +103,8 @@ class FrameDecoder:
     def _take(self, at: int, end: int) -> Frame:
         _, kind, _, sequence, _ = _HEAD.unpack_from(self._buffer, at)
         if self._expected is not None:
-            self.missing += (sequence - self._expected) % SEQUENCES if sequence != self._expected else 0
+            ahead = (sequence - self._expected) % SEQUENCES
+            if ahead < SEQUENCES // 2:  # a step back is another sender's beginning, or an old frame: nothing is missing
+                self.missing = min(SEQUENCES - 1, self.missing + ahead)
         self._expected = (sequence + 1) % SEQUENCES
         return Frame(kind, sequence, bytes(self._buffer[at + HEADER_BYTES : end - 4]))

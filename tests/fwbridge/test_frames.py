@@ -69,6 +69,14 @@ def test_missing_frames_are_counted() -> None:
     assert decoder.missing == 3
 
 
+def test_a_host_that_begins_anew_makes_nothing_missing() -> None:
+    """Three hosts one after the other once counted 2^33 missing frames, which no status can carry."""
+    decoder = FrameDecoder()
+    for _ in range(3):
+        decoder.feed(b"".join(Frame(1, n, b"").encode() for n in range(5)))
+    assert decoder.missing == 0
+
+
 @settings(max_examples=300)
 @given(st.sampled_from([*MESSAGES, 0x7E]), st.binary(max_size=200))
 def test_any_payload_is_a_message_or_malformed(kind: int, payload: bytes) -> None:

@@ -34,7 +34,7 @@ def text(data: bytes) -> str:
 
 
 def number(data: bytes) -> float:
-    """A numeric reply; a unit behind it (V, TB, …) is left away. Other text is the instrument's no. Raises FrameError, Refused."""
+    """A numeric reply; a unit behind it (V, TB, …) is left away. Other text is its no. Raises FrameError, Refused."""
     reply = text(data)
     if match := _NUMBER.match(reply):
         return float(match[1])

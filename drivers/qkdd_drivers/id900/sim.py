@@ -40,6 +40,7 @@ class Id900Sim(Simulator):
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
         self._ready = threading.Event()
+        self._gone = threading.Event()
         self._failure: zmq.ZMQError | None = None
         self._plugged = True
         self._noise = b""
@@ -75,9 +76,12 @@ class Id900Sim(Simulator):
 
     def unplug(self) -> None:
         self._plugged = False
+        self._gone.wait(2.0)
 
     def plug(self) -> None:
+        self._ready.clear()
         self._plugged = True
+        self._ready.wait(2.0)
 
     def send(self, data: bytes) -> None:
         """A reply socket cannot speak by itself: the next reply is noise."""
@@ -102,8 +106,9 @@ class Id900Sim(Simulator):
 
     def _serve(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         lines = []
+        self._gone.clear()
         try:
-            for at, port in enumerate(self._ports):
+            for at in range(len(self._ports)):
                 line = context.socket(zmq.REP)
                 lines.append(line)
                 line.setsockopt(zmq.LINGER, 0)
@@ -125,6 +130,7 @@ class Id900Sim(Simulator):
             self._drop_streams()
             for line in lines:
                 line.close(linger=0)
+            self._gone.set()
 
     def _bound(self, line: zmq.Socket[bytes], at: int) -> bool:
         """Bind to the port of before, which its last socket frees a little after it was closed; False when stopped."""

@@ -10,6 +10,7 @@ import typer
 from qkdd_drivers.id900 import protocol as id900_protocol
 from qkdd_drivers.id900.sim import Id900Sim
 from qkdd_drivers.picoquant.sim import HydraHarpSim, MultiHarpSim, PicoHarpSim
+from qkdd_drivers.qutag.sim import QuTagSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks
 from qkdd_drivers.s15_tdc2.sim import Tdc2Sim
 from qkdd_drivers.sim_options import Fault, Generate, Listen, Rate, Seed, place
@@ -46,6 +47,11 @@ def add_to(app: typer.Typer, run: Run) -> None:
     def swabian(seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
         """Swabian Time Tagger (fake of the vendor's Python package)."""
         run(SwabianSim(PoissonClicks(rate, seed), seed=seed), fault)
+
+    @app.command()
+    def qutag(seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
+        """qutools quTAG time tagger (fake vendor library)."""
+        run(QuTagSim(PoissonClicks(rate, seed), seed=seed), fault)
 
     @app.command()
     def id900(

@@ -10,6 +10,8 @@ from qkdd_drivers.id900.sim import Id900Sim
 from qkdd_drivers.picoquant.hydraharp.driver import HydraHarp400, PicoHarp330
 from qkdd_drivers.picoquant.multiharp.driver import MultiHarp
 from qkdd_drivers.picoquant.sim import HydraHarpSim, MultiHarpSim, PicoHarpSim
+from qkdd_drivers.qutag.driver import QuTag
+from qkdd_drivers.qutag.sim import QuTagSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks
 from qkdd_drivers.swabian.driver import TimeTaggerDriver
 from qkdd_drivers.swabian.sim import SwabianSim
@@ -72,6 +74,14 @@ class TestSwabian(TestMultiHarp):
 
     def simulator(self) -> SimulatorLike:
         return SwabianSim(PoissonClicks(2000, 1))
+
+
+class TestQuTag(TestMultiHarp):
+    driver = QuTag
+    driver_name = "qutools_qutag"
+
+    def simulator(self) -> SimulatorLike:
+        return QuTagSim(PoissonClicks(2000, 1))
 
 
 class TestId900(TestMultiHarp):

@@ -101,6 +101,34 @@ def test_symbols_lost_at_the_very_end_do_not_block_the_stream() -> None:
     assert (block.first_slot, len(block.bit), block.lost) == (900, 100, 0)
 
 
+@pytest.mark.parametrize("mode", [Mode.FULL, Mode.ON_DEMAND])
+def test_a_board_that_was_stopped_sends_nothing_in_what_lies_far_back(mode: Mode) -> None:
+    lit: dict[int, int] = {}
+
+    def pulses(first: int, symbols: s.U8) -> None:
+        assert first == len(lit)
+        lit.update((first + i, int(v)) for i, v in enumerate(symbols))
+
+    board = Emission(
+        mode, Randomness.QRNG, 10**6, 10_000.0, (0, 65536, 65536), 0.0, secrets.token_bytes, bytearray(), pulses
+    )
+    board.poll(0.1)
+    board.poll(3.0)
+    assert (board.next_slot, board.starved) == (30_000, 29_000 - 5000)  # all but the last half second of what was due
+    dark = [slot for slot, value in lit.items() if value == 0xFF]
+    assert dark == list(range(1000, 25_000))
+    if mode is Mode.ON_DEMAND:
+        here, _ = board.window(np.arange(30_000, dtype=np.int64))
+        assert np.flatnonzero(~here).tolist() == dark
+        return
+    stream, got = s.SymbolStream(0, 10**6), 0
+    for frame in board.frames():
+        block = stream.take(frame)
+        assert block.lost == 0
+        got += len(block.bit)
+    assert (got, stream.skipped) == (6000, 24_000)
+
+
 # Versions
 
 

@@ -23,6 +23,7 @@ RANDOM_BYTES = 1 << 20
 _LARGEST = 32768  # symbols in one frame
 ABSENT = 0xFF
 _SIGN_OF_LIFE = 0.1  # seconds
+LATE = 0.5  # seconds
 _TESTED = 1024  # bytes of each draw that the simulated board tests (a real one tests all of them, in hardware)
 
 OnPulses = Callable[[int, U8], None]
@@ -73,11 +74,31 @@ class Emission:
         self._released = max(self._released, min(below, self.next_slot))
 
     def poll(self, now: float) -> None:
-        """Make the slots up to now. Raises SourceFailed when the board's own source fails."""
+        """Make the slots up to now. Raises SourceFailed when the board's own source fails.
+
+        A simulated board whose machine is short of time sends no light in what lies further back than LATE, as if it had no
+        random bits: to make up for all of it would leave it further behind each time.
+        """
         self._now = now
         due = int((now - self._start) * self.pulse_hz)
+        late = due - self.next_slot - int(LATE * self.pulse_hz)
+        if late > 0:
+            self._skip(late)
         while self.next_slot < due:
             self._make(min(due - self.next_slot, _LARGEST))
+
+    def _skip(self, count: int) -> None:
+        """Slots without a pulse."""
+        self.starved += count
+        while count > 0:
+            part = min(count, WINDOW)
+            first = self.next_slot
+            dark = np.full(part, ABSENT, np.uint8)
+            self._on_pulses(first, dark)
+            if self.mode is Mode.ON_DEMAND:
+                self._keep(first, dark)
+            self.next_slot += part
+            count -= part
 
     def frames(self) -> list[Symbols]:
         """What is ready for the host."""
@@ -115,10 +136,14 @@ class Emission:
                 before = first - (self.made - len(symbols))
                 self._unsent.append((first, before, symbols))
             return
-        kept_from = max(0, self.next_slot - WINDOW)
+        self._keep(first, out)
+
+    def _keep(self, first: int, symbols: U8) -> None:
+        """Into the window, over the oldest."""
+        end = first + len(symbols)
         lost_from = max(0, first - WINDOW)
-        self.overwritten += max(0, kept_from - max(lost_from, self._released))
-        self._window[(first + np.arange(count)) % WINDOW] = out
+        self.overwritten += max(0, max(0, end - WINDOW) - max(lost_from, self._released))
+        self._window[(first + np.arange(len(symbols))) % WINDOW] = symbols
 
     def _words(self, count: int) -> NDArray[np.uint32]:
         if self.randomness is Randomness.HOST:

@@ -23,6 +23,9 @@ from qkdd_hil.physics import PulsedLine, QuantumLine
 
 SIDES: tuple[Literal["alice"], Literal["bob"]] = ("alice", "bob")
 SEED_STEP = 100  # between the sides
+FIFO_WORDS = (
+    1 << 20
+)  # of the taggers: seconds at these rates, so that a busy machine does not lose what hardware would keep
 
 
 class Rig:
@@ -77,7 +80,7 @@ class Rig:
     ) -> None:
         control, counts = where.detectors_ports
         self.instruments |= {
-            f"{side}.tagger": Tdc1Sim(clicks, seed=seed, pty=where.tagger or None),
+            f"{side}.tagger": Tdc1Sim(clicks, seed=seed, pty=where.tagger or None, fifo_words=FIFO_WORDS),
             f"{side}.detectors": WebSqSim(
                 detectors, host=where.detectors_host, port=control, counts_port=counts, seed=seed
             ),

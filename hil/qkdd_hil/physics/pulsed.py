@@ -27,7 +27,7 @@ from qkdd_hil.physics.setting import PulsedSetting
 LEAD = (
     100_000_000_000  # ps that light is on its way at least, seen by the tagger's clock, so that it seldom has to wait
 )
-PATIENCE = 2.0  # s that a tagger waits for pulses that are late
+PATIENCE = 0.6  # s that a tagger waits for pulses that are late; a board that is later than that sends none
 _TRANSMITTER = 7  # place of its clock among the seeds
 
 

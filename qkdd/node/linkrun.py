@@ -20,6 +20,7 @@ from qkdd.node.calibration import CalibrationConfig, CalibrationResult, Coordina
 from qkdd.node.devices import Devices
 from qkdd.node.errors import CalibrationFailed
 from qkdd.node.health import HEARTBEAT_S, Health, beating
+from qkdd.node.security_report import mode_of
 from qkdd.node.supervisor import Publish, Supervisor
 from qkdd.peer import PeerSession
 
@@ -156,6 +157,8 @@ class LinkRun:
                 up()
         elif event.kind == "block":
             accepted = bool(fields.get("accepted"))
+            if accepted and (label := mode_of(self.config.shared).label):
+                fields["label"] = label  # belongs to the length wherever that is shown
             self._publish(f"block.{'accepted' if accepted else 'refused'}", link=self.config.name, **fields)
             self._block(fields)
         else:
@@ -193,6 +196,11 @@ class LinkRun:
         self._resumed.set()
         self._meter.set("qkdd_draining", 0)
         self._supervisor.kick(PART)
+
+    @property
+    def calibrating(self) -> bool:
+        """Whether the paddles are being turned: what that does to the error rate is no alarm."""
+        return self._calibrating is not None
 
     async def calibrate(self) -> views.CalibrationView:
         """Search the paddles; one search at a time. Raises NotNow, CalibrationFailed, and what the controller raises."""

@@ -7,12 +7,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from qkdd.control.errors import NotNow
 from qkdd.core.counters import RecordingMeter
+from qkdd.core.units import Hertz
 from qkdd.device.errors import DeviceOffline
-from qkdd.link.config import LinkConfig
+from qkdd.distill import DecoySettings
+from qkdd.link.config import LinkConfig, LinkShared
 from qkdd.link.errors import AlignmentFailed
 from qkdd.link.status import BlockRecord, LinkState, LinkStatus
 from qkdd.node.calibration import CalibrationConfig
@@ -208,6 +211,25 @@ def test_blocks_become_events_and_refusals_are_tallied() -> None:
         ]
         assert b.supervisor.tally["QKD-BLK-QBER"].count == 1
         assert b.meter.total("qkdd_errors_total", code="QKD-BLK-QBER") == 1
+        await b.supervisor.stop()
+
+    asyncio.run(main())
+
+
+def test_a_length_that_is_no_strict_bound_says_so_in_its_event() -> None:
+    async def main() -> None:
+        b = Bench()
+        settings = DecoySettings(
+            pulse_rate=Hertz(10e6), block_pulses=10**8, mu=(0.5, 0.2, 0.001), p=(0.5, 0.3, 0.2),
+            mu_intervals=((0.5, 0.5), (0.2, 0.2), (0.0, 0.001)), proof="bb84-2decoy/lim2014",
+        )  # fmt: skip
+        shared = LinkShared(protocol="decoy_bb84", decoy=settings)
+        b.run.config = msgspec.structs.replace(b.run.config, shared=shared)
+        await b.up()
+        b.block(1, 0.016)
+        b.block(2, 0.09, "QKD-BLK-QBER")
+        await b.clock.advance(0.2)
+        assert [f.get("label") for k, f in b.events if k.startswith("block.")] == ["not a strict bound", None]
         await b.supervisor.stop()
 
     asyncio.run(main())

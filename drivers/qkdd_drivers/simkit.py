@@ -70,7 +70,7 @@ class Address:
     program: tuple[str, ...] = ()
     python: str = ""
     recording: str = ""
-    options: tuple[tuple[str, str | int | float], ...] = ()
+    options: tuple[tuple[str, str | int | float | list[int]], ...] = ()
 
     def to_json(self) -> str:
         """One line of JSON, as `qkdd-sim` prints it."""

@@ -21,21 +21,21 @@ from qkdd.device.worker_link import WorkerLink
 from qkdd_drivers.options import read_options
 from qkdd_drivers.worker_tagger import Clicks, WorkerTagger
 
-INPUTS = 5
-"""START and four stops."""
+INPUTS = 4
+"""Stop inputs. START would set the clock back, and stays off."""
 
 _RECORD = np.dtype([("time", "<i8"), ("channel", "<i4"), ("kind", "<i4")])
 _STEP_V = 1.47e-3
-OPTIONS: dict[str, Any] = {"device_index": -1, "device_types": []}
+OPTIONS: dict[str, Any] = {"device_index": -1, "device_types": [], "first_channel": 0}
 
 
 class QuTag(WorkerTagger):
-    """Role TimeTagger. Channel 0 is START, n the input labelled n."""
+    """Role TimeTagger. Channel n is the input labelled n; there is no channel 0."""
 
     silence = None  # the library is silent when nothing clicks
 
     threshold = Field(
-        doc="Set trigger level of each input, START first; the instrument has steps of 1.47 mV",
+        doc="Set trigger level of each input; the instrument has steps of 1.47 mV",
         unit=Volts,
         range=(-2.0, 3.0),
         size=INPUTS,
@@ -43,7 +43,7 @@ class QuTag(WorkerTagger):
         category=Category.SETTING,
     )
     edge = Field(
-        doc="Set edge of the pulses that is taken, for each input, START first",
+        doc="Set edge of the pulses that is taken, for each input",
         kind=str,
         choices=("falling", "rising"),
         size=INPUTS,
@@ -51,13 +51,23 @@ class QuTag(WorkerTagger):
         category=Category.SETTING,
     )
     input_delay = Field(
-        doc="Set delay of each input, START first",
+        doc="Set delay of each input",
         unit=Seconds,
         range=(-100e-9, 100e-9),
         size=INPUTS,
         settable=True,
         category=Category.SETTING,
     )
+
+    dead_time = Field(
+        doc="Set dead time of each input",
+        unit=Seconds,
+        range=(0.0, 1e-3),
+        size=INPUTS,
+        settable=True,
+        category=Category.SETTING,
+    )
+    external_clock = Field(doc="Get whether it runs on an external clock", kind=bool, category=Category.DIAGNOSTIC)
 
     def __init__(self, name: str, config: DeviceConfig, links: Sequence[ByteLink], clock: Clock, meter: Meter) -> None:
         super().__init__(name, config, links, clock, meter)
@@ -79,16 +89,16 @@ class QuTag(WorkerTagger):
 
     @property
     def inputs(self) -> int:
-        return INPUTS
+        return INPUTS + 1
 
     # Hooks
 
     def _arguments(self) -> dict[str, Any]:
         return {
             "library": self.config.library,
-            "device_index": self._options["device_index"],
-            "device_types": self._options["device_types"] or [],
-            "inputs": INPUTS,
+            "device_id": self._options["device_index"],
+            "device_types": self._options["device_types"],
+            "first_channel": self._options["first_channel"],
         }
 
     def _identified(self, told: dict[str, Any]) -> Identity:
@@ -109,16 +119,18 @@ class QuTag(WorkerTagger):
 
     async def _start(self) -> None:
         """Inputs are off until a stream begins; delays as they are known here."""
-        await self.call("delays", operation="set input_delay", ps=[round(s * 1e12) for s in self._delays])
+        await self.call("delays", operation="set input_delay", ps=_delays(self._delays))
 
     # Fields
 
     async def _conditions(self, operation: str) -> list[tuple[bool, float]]:
-        found = [await self.call("conditioned", operation=operation, channel=channel) for channel in range(INPUTS)]
+        found = [
+            await self.call("conditioned", operation=operation, channel=channel) for channel in range(1, INPUTS + 1)
+        ]
         return [(bool(edge), float(level)) for edge, level in found]
 
     async def _condition(self, operation: str, wanted: list[tuple[bool, float]]) -> None:
-        for channel, (rising, volts) in enumerate(wanted):
+        for channel, (rising, volts) in enumerate(wanted, start=1):
             edge, level = await self.call("condition", operation=operation, channel=channel, rising=rising, volts=volts)
             if bool(edge) != rising or abs(level - volts) > _STEP_V:
                 raise self.error(errors.CommandRefused, operation, f"input {channel} stays at {level:g} V")
@@ -144,6 +156,24 @@ class QuTag(WorkerTagger):
 
     async def _set_input_delay(self, values: Values) -> Values:
         wanted = [float(value) for value in values]
-        await self.call("delays", operation="set input_delay", ps=[round(s * 1e12) for s in wanted])
+        await self.call("delays", operation="set input_delay", ps=_delays(wanted))
         self._delays = wanted
         return tuple(self._delays)
+
+    async def _get_dead_time(self) -> Values:
+        numbers = range(1, INPUTS + 1)
+        return tuple([await self.call("dead_time", operation="get dead_time", channel=n) * 1e-12 for n in numbers])
+
+    async def _set_dead_time(self, values: Values) -> Values:
+        for channel, value in enumerate(values, start=1):
+            ps = round(float(value) * 1e12)
+            await self.call("set_dead_time", operation="set dead_time", channel=channel, ps=ps)
+        return await self._get_dead_time()
+
+    async def _get_external_clock(self) -> Values:
+        return (bool(await self.call("clock", operation="get external_clock")),)
+
+
+def _delays(seconds: list[float]) -> list[int]:
+    """What the library takes: START, then the inputs, in ps; eight, as older versions read so many."""
+    return [0, *(round(s * 1e12) for s in seconds), 0, 0, 0]

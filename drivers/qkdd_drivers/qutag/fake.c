@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 enum { CHANNELS = 5, FEED_AT = 8192, RECORD_WORDS = 4 };
-enum { OK = 0, NOT_CONNECTED = 2, BAD_PARAMETER = 11 };
-enum { QUTAG = 2 };
+enum { OK = 0, NOT_CONNECTED = 2, BAD_PARAMETER = 10 };
+enum { QUTAG = 0, NONE = 1 };
 
 struct instrument {
     uint32_t magic, present, hang, late_us, wrong, refuse, garbage, overrun, crash;
@@ -27,7 +27,7 @@ struct instrument {
 
 static volatile struct instrument *self;
 static uint32_t *feed;
-static int32_t kept = 0, edges[CHANNELS] = {1, 1, 1, 1, 1};
+static int32_t kept = 0, dead[CHANNELS], edges[CHANNELS] = {1, 1, 1, 1, 1};
 static double levels[CHANNELS];
 
 static void
@@ -96,12 +96,12 @@ TDC_deInit(void) {
 
 double
 TDC_getVersion(void) {
-    return 1.52;
+    return 1.5;
 }
 
 int
 TDC_getDevType(void) {
-    return self == NULL ? 0 : self->wrong ? 99 : QUTAG;
+    return self == NULL || self->wrong ? NONE : QUTAG;
 }
 
 const char *
@@ -121,6 +121,9 @@ TDC_enableChannels(int32_t mask) {
     int failed = enter();
     if (failed) {
         return failed;
+    }
+    if (mask & 1) {
+        return BAD_PARAMETER;  // here nobody wants START to set the clock back
     }
     if (mask && !self->measuring) {
         atomic_store(&self->tail, atomic_load(&self->head));
@@ -142,12 +145,11 @@ TDC_configureSignalConditioning(int32_t channel, int conditioning, int32_t edge,
 }
 
 int
-TDC_getSignalConditioning(int32_t channel, int32_t *on, int32_t *edge, double *threshold) {
+TDC_getSignalConditioning(int32_t channel, int32_t *edge, double *threshold) {
     int failed = enter();
     if (failed || channel < 0 || channel >= CHANNELS) {
         return failed ? failed : BAD_PARAMETER;
     }
-    *on = 1;
     *edge = edges[channel];
     *threshold = levels[channel];
     return OK;
@@ -161,8 +163,27 @@ TDC_setChannelDelays(const int32_t *delays) {
 
 int
 TDC_setDeadTime(int32_t channel, int32_t ps) {
-    (void)ps;
-    return enter_set(channel);
+    int failed = enter_set(channel);
+    if (!failed) {
+        dead[channel] = ps;
+    }
+    return failed;
+}
+
+int
+TDC_getDeadTime(int32_t channel, int32_t *ps) {
+    int failed = enter();
+    if (failed || channel < 0 || channel >= CHANNELS) {
+        return failed ? failed : BAD_PARAMETER;
+    }
+    *ps = dead[channel];
+    return OK;
+}
+
+int
+TDC_getClockState(int32_t *locked, int32_t *uplink) {
+    *locked = *uplink = 0;
+    return enter();
 }
 
 int

@@ -10,36 +10,35 @@ from typing import Any
 import cffi
 import numpy as np
 
-_FUNCTIONS = {
-    "TDC_init": "int deviceId",
-    "TDC_deInit": "void",
-    "TDC_getVersion": None,
-    "TDC_getDevType": None,
-    "TDC_perror": None,
-    "TDC_getTimebase": "double *timebase",
-    "TDC_enableChannels": "int32_t mask",
-    "TDC_configureSignalConditioning": "int32_t channel, int conditioning, int32_t edge, double threshold",
-    "TDC_getSignalConditioning": "int32_t channel, int32_t *on, int32_t *edge, double *threshold",
-    "TDC_setChannelDelays": "const int32_t *delays",
-    "TDC_setDeadTime": "int32_t channel, int32_t ps",
-    "TDC_setTimestampBufferSize": "int32_t size",
-    "TDC_getLastTimestamps": "int32_t reset, int64_t *stamps, uint8_t *channels, int32_t *valid",
-    "TDC_getDataLost": "int32_t *lost",
-}
-_SPECIAL = {
-    "TDC_getVersion": "double TDC_getVersion(void);",
-    "TDC_getDevType": "int TDC_getDevType(void);",
-    "TDC_perror": "const char *TDC_perror(int code);",
-}
+_FUNCTIONS = """
+double TDC_getVersion(void);
+const char *TDC_perror(int code);
+int TDC_init(int device);
+int TDC_deInit(void);
+int TDC_getDevType(void);
+int TDC_getTimebase(double *seconds);
+int TDC_getClockState(int32_t *locked, int32_t *uplink);
+int TDC_enableChannels(int32_t mask);
+int TDC_configureSignalConditioning(int32_t channel, int conditioning, int32_t edge, double threshold);
+int TDC_getSignalConditioning(int32_t channel, int32_t *edge, double *threshold);
+int TDC_setChannelDelays(const int32_t *ps);
+int TDC_setDeadTime(int32_t channel, int32_t ps);
+int TDC_getDeadTime(int32_t channel, int32_t *ps);
+int TDC_setTimestampBufferSize(int32_t size);
+int TDC_getLastTimestamps(int32_t reset, int64_t *stamps, uint8_t *channels, int32_t *valid);
+int TDC_getDataLost(int32_t *lost);
+"""
 RECORD = np.dtype([("time", "<i8"), ("channel", "<i4"), ("kind", "<i4")])
+_OLDEST = 1.5  # before, TDC_getSignalConditioning had other arguments
 _BUFFER = 1 << 18  # time stamps that the library keeps between two reads; without it, it keeps none
 _MISC = 3  # conditioning: own threshold and edge
-_BAD_TIME = -1
-_NOT_CONNECTED, _IN_USE = 2, 10
+_STOPS = 0b11110  # START stays off: it would set the clock back to zero
+_GONE = (2, 3, 9, 12)  # not connected, driver error, no device, not initialized
+_LOCKED = 7
 
 
 class Adapter:
-    """One instrument. Channel 0 is START, n the input labelled n; stamps in the library's time base."""
+    """One instrument; inputs as they are labelled, stamps in the library's time base."""
 
     record = RECORD.itemsize
     burst = RECORD.itemsize * (_BUFFER + 1)
@@ -47,28 +46,26 @@ class Adapter:
     def __init__(self, options: dict[str, Any]) -> None:
         self.lost = 0
         self._ffi = cffi.FFI()
-        self._ffi.cdef("\n".join(_SPECIAL.get(n, f"int {n}({a});") for n, a in _FUNCTIONS.items()))
+        self._ffi.cdef(_FUNCTIONS)
+        path = options["library"]
         try:
-            self._lib = self._ffi.dlopen(options["library"])
-            for name in _FUNCTIONS:
-                getattr(self._lib, name)
+            self._lib = self._ffi.dlopen(path)
+            for line in _FUNCTIONS.split():
+                if line.startswith(("TDC_", "*TDC_")):
+                    getattr(self._lib, line.lstrip("*").partition("(")[0])
         except OSError as error:
-            raise ImportError(f"{options['library']} cannot be loaded ({error})") from None
+            raise ImportError(f"{path} cannot be loaded ({error})") from None
         except AttributeError as error:
-            raise ImportError(f"{options['library']} is another library ({error})") from None
-        code = self._lib.TDC_init(options["device_index"])
-        if code:
-            raise ConnectionError(self._said("TDC_init", code))
-        # without an instrument the library goes on in a demonstration mode: that is no tagger
-        if self._lib.TDC_getDevType() == 0:
+            raise ImportError(f"{path} is another library ({error})") from None
+        if self._lib.TDC_getVersion() < _OLDEST:
+            raise ImportError(f"{path} is version {self._lib.TDC_getVersion():g}; at least {_OLDEST:g} is needed")
+        # where this fails the library would go on in a demonstration mode, which is no tagger
+        self._do("TDC_init", options["device_id"])
+        kind = self._lib.TDC_getDevType()
+        if options["device_types"] and kind not in options["device_types"]:
             self._lib.TDC_deInit()
-            raise ConnectionError("no instrument is connected (the library would only demonstrate)")
-        kinds = options["device_types"]
-        if kinds and self._lib.TDC_getDevType() not in kinds:
-            found = self._lib.TDC_getDevType()
-            self._lib.TDC_deInit()
-            raise LookupError(f"the instrument is of type {found}, which is none of {kinds}")
-        self._inputs = options["inputs"]
+            raise LookupError(f"the instrument is of type {kind}, which is none of {options['device_types']}")
+        self._first = options["first_channel"]
         self._stamps = self._ffi.new("int64_t[]", _BUFFER)
         self._channels = self._ffi.new("uint8_t[]", _BUFFER)
         self._valid = self._ffi.new("int32_t *")
@@ -76,7 +73,6 @@ class Adapter:
         self._times = np.frombuffer(self._ffi.buffer(self._stamps), np.int64)
         self._numbers = np.frombuffer(self._ffi.buffer(self._channels), np.uint8)
         self._origin: int | None = None
-        self._streaming = False
 
     def close(self) -> None:
         """No inputs, and let go."""
@@ -106,17 +102,27 @@ class Adapter:
 
     def do_conditioned(self, channel: int) -> list[float]:
         """Edge (1 rising) and level of an input."""
-        on, edge, level = self._ffi.new("int32_t *"), self._ffi.new("int32_t *"), self._ffi.new("double *")
-        self._do("TDC_getSignalConditioning", channel, on, edge, level)
+        edge, level = self._ffi.new("int32_t *"), self._ffi.new("double *")
+        self._do("TDC_getSignalConditioning", channel, edge, level)
         return [float(edge[0]), float(level[0])]
 
     def do_delays(self, ps: list[int]) -> None:
         """Delays of START and all inputs."""
         self._do("TDC_setChannelDelays", self._ffi.new("int32_t[]", ps))
 
-    def do_dead_time(self, channel: int, ps: int) -> None:
+    def do_set_dead_time(self, channel: int, ps: int) -> None:
         """Dead time of one input."""
         self._do("TDC_setDeadTime", channel, ps)
+
+    def do_dead_time(self, channel: int) -> int:
+        """Dead time of one input in ps."""
+        self._do("TDC_getDeadTime", channel, self._flag)
+        return int(self._flag[0])
+
+    def do_clock(self) -> bool:
+        """Whether it runs on an external clock."""
+        self._do("TDC_getClockState", self._flag, self._valid)
+        return bool(self._flag[0])
 
     # The stream
 
@@ -124,7 +130,7 @@ class Adapter:
         """All inputs on, an empty buffer."""
         self.lost = 0
         self._do("TDC_setTimestampBufferSize", _BUFFER)
-        self._do("TDC_enableChannels", (1 << self._inputs) - 1)
+        self._do("TDC_enableChannels", _STOPS)
         self._do("TDC_getLastTimestamps", 1, self._stamps, self._channels, self._valid)
         self.do_ping()
         self.lost = 0
@@ -146,10 +152,10 @@ class Adapter:
         times, numbers = self._times[:count], self._numbers[:count]
         if self._origin is None:
             self._origin = int(times[0])
-        sound = times != _BAD_TIME
+        sound = times >= self._origin
         records = np.frombuffer(space, RECORD, int(np.count_nonzero(sound)))
         records["time"] = times[sound] - self._origin
-        records["channel"] = numbers[sound]
+        records["channel"] = numbers[sound].astype(np.int32) - self._first + 1
         return len(records) * self.record
 
     # Inside
@@ -158,9 +164,9 @@ class Adapter:
         code = getattr(self._lib, name)(*arguments)
         if not code:
             return
-        if code == _NOT_CONNECTED:
+        if code in _GONE:
             raise ConnectionError(self._said(name, code))
-        if code == _IN_USE:
+        if code == _LOCKED:
             raise BlockingIOError(self._said(name, code))
         raise ValueError(self._said(name, code))
 

@@ -31,12 +31,12 @@ class QuTagSim(VendorSim):
         return fake
 
     def address(self, fake: FakeLibrary) -> Address:
-        return Address(self.model, library=str(fake.path))
+        return Address(self.model, library=str(fake.path), options=(("device_types", [0]),))
 
     def begin(self) -> None:
         """Nothing is carried from one measurement to the next."""
 
     def encode(self, times: NDArray[np.int64], channels: NDArray[np.uint8], until: int) -> NDArray[np.uint32]:
         records = np.zeros(len(times), _RECORD)
-        records["time"], records["channel"] = times, channels + 1
+        records["time"], records["channel"] = times, channels  # the library counts the stop inputs from 0
         return records.view(np.uint32)

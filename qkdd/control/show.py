@@ -159,8 +159,11 @@ def link(body: dict[str, Any]) -> RenderableType:
 
 
 def blocks(body: list[dict[str, Any]]) -> RenderableType:
-    table = _table("block", "time", "result", "sifted", "QBER", "tolerated", "corrected by", "leak", "f", "secret", "rate")
-    reasons = {b["method"]: b["reason"] for b in reversed(body) if b["reason"]}  # of the newest block of each method
+    table = _table(
+        "block", "time", "result", "sifted", "QBER", "tolerated", "corrected by", "leak", "f", "secret", "rate"
+    )
+    # of the newest block of each method and of each refusal
+    reasons = {b["method"] or b["code"] or "–": b["reason"] for b in reversed(body) if b["reason"]}
     if reasons:
         table.caption = "\n".join(f"{method}: {reason}" for method, reason in sorted(reasons.items()))
     for b in body:

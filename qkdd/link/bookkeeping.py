@@ -234,6 +234,7 @@ class Bookkeeping:
                 f_sec=None,
                 acquisition_s=acquisition_s,
                 processing_s=processing_s,
+                reason=error.message,
             )
         )
         self._meter.add("qkdd_blocks_refused_total", link=self._name, code=code)

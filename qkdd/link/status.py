@@ -27,7 +27,7 @@ class BlockRecord(msgspec.Struct, frozen=True):
 
     code: None when accepted, else the stable code of the refusal. acquisition_s, processing_s: durations in seconds.
     leak: key-dependent bits disclosed in both directions; f_sec: leak over the Shannon limit. method: of error
-    correction ("ldpc", "cascade"); reason: why alice chose it.
+    correction ("ldpc", "cascade"); reason: why alice chose it, or of a refused block what was wrong with it.
     """
 
     number: int

@@ -52,12 +52,16 @@ def refused(number: int, code: str, **changes: Any) -> Block:
 def test_the_schema_in_the_documentation_is_the_types_own() -> None:
     assert json.loads(SCHEMA.read_text()) == schema()
     names = "qber chsh_s sifted_bits secret_bits secret_bits_per_s blocks_accepted blocks_refused keys_delivered"
-    names += " keys_equal reason seconds_to_first_key"
+    names += " keys_equal reason reason_text seconds_to_first_key"
     assert sorted(schema()["required"]) == sorted(names.split())
 
 
 def test_figures_of_a_run() -> None:
-    blocks = [block(0), refused(1, "QKD-BLK-QBER", qber=0.09), refused(2, "QKD-BLK-VERIFY", qber=None)]
+    blocks = [
+        block(0),
+        refused(1, "QKD-BLK-QBER", qber=0.09, reason="9 of 100"),
+        refused(2, "QKD-BLK-VERIFY", qber=None),
+    ]
     blocks += [refused(3, "QKD-BLK-QBER", qber=0.09), block(4, secret_bits=46_000)]
     same = Delivery("id", "classical", "aa", "aa")
     figures = summarize(blocks, [same], 2.7, 12.5)
@@ -65,6 +69,7 @@ def test_figures_of_a_run() -> None:
     assert figures.secret_bits_per_s == pytest.approx(9_000)
     assert figures.qber == pytest.approx((2 * 0.016 + 2 * 0.09) / 4)
     assert (figures.blocks_accepted, figures.blocks_refused, figures.reason) == (2, 3, "QKD-BLK-QBER")
+    assert figures.reason_text == "9 of 100"
     assert (figures.keys_delivered, figures.keys_equal) == (1, True)
     assert not summarize(blocks, [same, Delivery("id2", "classical", "aa", "bb")], 2.7, 1.0).keys_equal
 

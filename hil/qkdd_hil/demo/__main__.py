@@ -56,7 +56,7 @@ def main(
     if figures is not None:
         typer.echo(
             f"blocks {figures.blocks_accepted} accepted, {figures.blocks_refused} refused"
-            f"{f' ({figures.reason})' if figures.reason else ''}; {figures.secret_bits} secret bits,"
+            f"{f' ({figures.reason}: {figures.reason_text})' if figures.reason else ''}; {figures.secret_bits} secret bits,"
             f" {figures.secret_bits_per_s:.0f} bit/s{_label(figures)}; keys delivered {figures.keys_delivered}"
             + (f"; first key after {figures.seconds_to_first_key:.1f} s" if figures.seconds_to_first_key else "")
         )
@@ -69,7 +69,9 @@ def _label(figures: Figures) -> str:
     """What has to stand beside a length, and the rate that the closed form gives."""
     label = f" ({figures.label})" if figures.label else ""
     expected = figures.expected_secret_bits_per_s
-    return label + (f" where {expected:.0f} are expected" if expected else "")
+    if not expected:
+        return label
+    return f"{label}, {figures.secret_bits_per_s / expected:.1%} of the {expected:.0f} that are expected"
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         bool, Meta(description="Every delivered key was the same on both sides; false when none was delivered.")
     ]
     reason: Annotated[str | None, Meta(description="Most frequent code of refused blocks; null when none was refused.")]
+    reason_text: Annotated[str | None, Meta(description="What the last block with that code said; null: nothing.")]
     seconds_to_first_key: Annotated[
         float | None,
         Meta(description="From the start of the daemons until both applications held the first key; null: none."),
@@ -93,6 +94,7 @@ class Block(msgspec.Struct, frozen=True):
     sifted_bits: int
     qber: float | None
     secret_bits: int
+    reason: str | None = None
 
 
 class Foreseen(Protocol):
@@ -134,6 +136,8 @@ def summarize(
     weight = sum(bits for bits, _ in weighed)
     acquisition = sum(b.acquisition_s for b in accepted)
     secret = sum(b.secret_bits for b in accepted)
+    reason = max(sorted(codes), key=lambda code: codes[code]) if codes else None
+    texts = [b.reason for b in blocks if not b.accepted and b.code == reason and b.reason]
     return Figures(
         qber=sum(bits * qber for bits, qber in weighed) / weight if weight else None,
         chsh_s=chsh_s,
@@ -144,7 +148,8 @@ def summarize(
         blocks_refused=len(blocks) - len(accepted),
         keys_delivered=len(deliveries),
         keys_equal=bool(deliveries) and all(d.equal for d in deliveries),
-        reason=max(sorted(codes), key=lambda code: codes[code]) if codes else None,
+        reason=reason,
+        reason_text=texts[-1] if texts else None,
         seconds_to_first_key=seconds_to_first_key,
     )
 

@@ -171,7 +171,8 @@ class Demo:
             return False
         if not self._promised and self._refused() >= REFUSALS_THAT_END:
             return True
-        return not first_round or self._late()
+        enough = self._accepted() >= self._outlook.blocks or self._elapsed() > FIRST_KEY_DEADLINE
+        return (not first_round and enough) or self._late()
 
     def _late(self) -> bool:
         waited = self._options.seconds is None and self._elapsed() > FIRST_KEY_DEADLINE
@@ -179,6 +180,9 @@ class Demo:
 
     def _refused(self) -> int:
         return sum(not block.accepted for block in finished_blocks(*self._nodes))
+
+    def _accepted(self) -> int:
+        return sum(block.accepted for block in finished_blocks(*self._nodes))
 
     async def _fetch(self, pair: Pair) -> bool:
         try:

@@ -22,7 +22,8 @@ class Outlook:
 
     qber: error rate of the line. forbidden: a single delivered key would be a failure. promised: key must come; neither: both
     outcomes are honest. secret_bits_per_s: None where no figure can be given. proof, label: the mode, and what has to be shown
-    with every length of it. words: for the terminal. intensities: of a decoy line, else empty.
+    with every length of it. words: for the terminal. intensities: of a decoy line, else empty. blocks: a run without an end of
+    its own goes on until so many were accepted, so that its rate says something.
     """
 
     qber: float
@@ -33,6 +34,7 @@ class Outlook:
     label: str = ""
     words: str = ""
     intensities: tuple[ExpectedIntensity, ...] = field(default=())
+    blocks: int = 0
 
 
 class Variant(Protocol):

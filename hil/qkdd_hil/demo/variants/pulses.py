@@ -37,6 +37,7 @@ GATE_LEAST = 12e-9  # s: two bins on each side of a click that sits on the rim o
 DEAD_TIME = "80 ns"  # the longest of the detectors is 60 ns
 MISMATCH = 0.001  # relative half-range of the detectors' efficiencies, as the bench has them
 ERROR_MARGIN = 0.003
+BLOCKS = 6  # the first one knows its error rate only from the test basis and gives a quarter less
 
 
 class Pulses:
@@ -131,6 +132,7 @@ class Pulses:
             label=modes.mode(decoy.proof).label,
             words=words,
             intensities=() if split else tuple(_intensities(means, decoy)),
+            blocks=BLOCKS,
         )
 
     def decoy(self, outlook: Outlook, seen: Sequence[Sample]) -> Decoy:

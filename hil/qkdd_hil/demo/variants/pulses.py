@@ -113,8 +113,9 @@ class Pulses:
         means = line.expected(float(shared.gate) / rate, rate, float(shared.dead_time))
         counts = expected_counts(means, decoy, float(shared.dead_time))
         n_key = math.fsum(counts.n_key)
-        qber = math.fsum(counts.m_key) / n_key
-        _, budget = least_leak(round(n_key), tolerate(qber, shared), shared)
+        qber = math.fsum(counts.m_key + counts.m_test) / math.fsum(counts.n_key + counts.n_test)
+        tolerated = tolerate(math.fsum(counts.m_key) / n_key, shared)
+        _, budget = least_leak(round(n_key), tolerated, shared)
         leak = budget + other_leak(round(n_key), shared)
         found = decoy_length(
             decoy.proof, decoy.mu, decoy.probabilities, counts, leak, shared.eps_sec, shared.eps_cor,

@@ -24,15 +24,7 @@ from qkdd_drivers.picoquant.models import Model
 from qkdd_drivers.worker_tagger import Clicks, WorkerTagger
 
 _OFFSET_S = 99.999e-9
-REFERENCES = {
-    "internal": 0,
-    "external": 1,
-    "white-rabbit-master": 2,
-    "white-rabbit-slave": 3,
-    "white-rabbit-grandmaster": 4,
-    "gps-pps": 5,
-    "gps-pps-uart": 6,
-}
+_SHORTEST_S = 800e-12  # of the longer dead times; zero switches them off
 OPTIONS = {"device_index": -1, "reference": "internal", "prefix": ""}
 
 
@@ -57,9 +49,9 @@ class PicoQuantTagger(WorkerTagger):
     def __init__(self, name: str, config: DeviceConfig, links: Sequence[ByteLink], clock: Clock, meter: Meter) -> None:
         super().__init__(name, config, links, clock, meter)
         self._options = read_options(name, config.options, OPTIONS)
-        if self._options["reference"] not in REFERENCES:
+        if self._options["reference"] not in self.model.references:
             raise errors.DeviceConfigError(
-                f"devices.{name}.options.reference: {self._options['reference']!r} is none of {', '.join(REFERENCES)}"
+                f"devices.{name}.options.reference: {self._options['reference']!r} is none of {', '.join(self.model.references)}"
             )
         self._inputs = self.model.inputs
         self._unit_ps = round(self.model.resolution_ps)
@@ -93,7 +85,7 @@ class PicoQuantTagger(WorkerTagger):
             "prefix": self._options["prefix"] or self.model.prefix,
             "serial": self.config.serial_number,
             "device_index": self._options["device_index"],
-            "reference": REFERENCES[self._options["reference"]],
+            "reference": self.model.references[self._options["reference"]],
             "model": self.model.options(),
         }
 
@@ -210,6 +202,40 @@ class EdgeTriggered(PicoQuantTagger):
             await self._trigger(channel, self._levels[channel], value)
             self._edges[channel] = value
         return tuple(self._edges)
+
+
+class WithDeadTime(EdgeTriggered):
+    """Inputs that can be made blind for longer after a click (MultiHarp, PicoHarp 330)."""
+
+    dead_time = Field(
+        doc="Set dead time of each input, sync first; 0 leaves the instrument's own, else 0.8 ns or more",
+        unit=Seconds,
+        range=(0.0, 160e-9),
+        size=None,
+        settable=True,
+        category=Category.SETTING,
+    )
+
+    def _resized(self, count: int) -> None:
+        super()._resized(count)
+        self._dead = [0.0] * count
+
+    async def _start(self) -> None:
+        await super()._start()
+        for channel, seconds in enumerate(self._dead):
+            await self.call("dead_time", operation="set dead_time", channel=channel - 1, ps=round(seconds * 1e12))
+
+    async def _get_dead_time(self) -> Values:
+        return tuple(self._dead)
+
+    async def _set_dead_time(self, values: Values) -> Values:
+        wanted = self.each("dead_time", values)
+        if any(0 < seconds < _SHORTEST_S for seconds in wanted):
+            raise self.error(errors.CommandRefused, "set dead_time", "between 0 and 0.8 ns there is none")
+        for channel, seconds in enumerate(wanted):
+            await self.call("dead_time", operation="set dead_time", channel=channel - 1, ps=round(seconds * 1e12))
+            self._dead[channel] = seconds
+        return tuple(self._dead)
 
 
 class Discriminated(PicoQuantTagger):

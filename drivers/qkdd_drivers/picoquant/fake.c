@@ -20,6 +20,9 @@
 #ifndef NAME
 #define NAME(x) MH_##x
 #endif
+#ifndef LEVEL_MAX
+#define LEVEL_MAX 1200
+#endif
 #ifndef READ_MAX
 #define READ_MAX 1048576
 #endif
@@ -212,13 +215,25 @@ set(int device, volatile int32_t *table, int channel, int value, int low, int hi
 static int
 set_trigger(int device, int channel, int level, int edge) {
     int failed = set(device, self->edge, channel, edge, 0, 1);
-    return failed ? failed : set(device, self->level, channel, level, -1200, 1200);
+    return failed ? failed : set(device, self->level, channel, level, -LEVEL_MAX, LEVEL_MAX);
 }
 
 int
 NAME(SetSyncDiv)(int device, int divider) {
     ENTER(device)
     return divider >= 1 && divider <= 16 ? 0 : BAD_ARGUMENT;
+}
+
+int
+NAME(SetSyncTrgMode)(int device, int mode) {
+    ENTER(device)
+    return mode == 0 || mode == 1 ? 0 : BAD_ARGUMENT;
+}
+
+int
+NAME(SetInputTrgMode)(int device, int channel, int mode) {
+    ENTER(device)
+    return channel >= 0 && channel < (int)self->inputs && (mode == 0 || mode == 1) ? 0 : BAD_ARGUMENT;
 }
 
 int

@@ -43,6 +43,11 @@ _DEAD_TIME = {
     "SetSyncDeadTime": "int device, int on, int ps",
     "SetInputDeadTime": "int device, int channel, int on, int ps",
 }
+_TRIGGER_MODE = {
+    "SetSyncTrgMode": "int device, int mode",
+    "SetInputTrgMode": "int device, int channel, int mode",
+}
+_EDGES = 0  # mode
 _READ = {"ReadFiFo": "int device, unsigned *buffer, int *actual"}
 _READ_COUNTED = {"ReadFiFo": "int device, unsigned *buffer, int count, int *actual"}
 
@@ -63,6 +68,7 @@ class Adapter:
         self.burst = self.record * model["read_max"]
         self._ffi = cffi.FFI()
         functions = _FUNCTIONS | (_CFD if model["cfd"] else _EDGE) | (_DEAD_TIME if model["dead_time"] else {})
+        functions |= _TRIGGER_MODE if model["trigger_mode"] else {}
         functions |= _READ_COUNTED if model["counted"] else _READ
         prefix = options["prefix"]
         self._ffi.cdef("\n".join(f"int {prefix}{name}({arguments});" for name, arguments in functions.items()))
@@ -77,6 +83,9 @@ class Adapter:
                     f"the library opened a {found['model'] or 'nameless instrument'}, no {model['family']}"
                 )
             self._do("SetSyncDiv", 1)
+            if model["trigger_mode"]:
+                for channel in range(-1, found["inputs"]):
+                    self._set("TrgMode", channel, _EDGES)
         except Exception:
             self.close()
             raise

@@ -40,6 +40,7 @@ class PicoQuantSim(VendorSim):
 
     def make(self) -> FakeLibrary:
         defines = [f"NAME(x)={self.device.prefix}##x", f"READ_MAX={self.device.read_max}"]
+        defines += ["LEVEL_MAX=1500"] if self.device.trigger_mode else []
         built = compile_fake(Path(__file__).with_name("fake.c"), defines + (["COUNTED"] if self.device.counted else []))
         fake = FakeLibrary(built, self.device.library, LAYOUT, FEED_AT, FEED_WORDS)
         fake.header["resolution_ps"] = self.device.resolution_ps

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from qkdd_drivers.picoquant.driver import Discriminated, EdgeTriggered
+from qkdd.core.units import Volts
+from qkdd.device.fields import Category, Field
+from qkdd_drivers.picoquant.driver import Discriminated, WithDeadTime
 from qkdd_drivers.picoquant.models import HYDRAHARP, PICOHARP330
 
 
@@ -12,7 +14,16 @@ class HydraHarp400(Discriminated):
     model = HYDRAHARP
 
 
-class PicoHarp330(EdgeTriggered):
+class PicoHarp330(WithDeadTime):
     """Role TimeTagger."""
 
     model = PICOHARP330
+
+    threshold = Field(
+        doc="Set trigger level of each input, sync first",
+        unit=Volts,
+        range=(-1.5, 1.5),
+        size=None,
+        settable=True,
+        category=Category.SETTING,
+    )

@@ -127,11 +127,13 @@ def demo(context: typer.Context) -> None:
 
 @app.command(context_settings=_PASS_ON, add_help_option=False)
 def bench(context: typer.Context) -> None:
-    """Benchmarks of this machine: `kernels`, `pipeline`, or the whole chain (qkdd_hil), or, without the bench, the kernels."""
-    if context.args[:1] == ["pipeline"]:
-        _become("qkdd.bench.pipeline", context.args[1:])
+    """Benchmarks of this machine: `kernels`, `cascade`, `pipeline`, the whole chain (qkdd_hil) or, without it, the kernels."""
+    if context.args[:1] in (["cascade"], ["pipeline"]):
+        _become(f"qkdd.bench.{context.args[0]}", context.args[1:])
     if context.args[:1] == ["kernels"]:
         _become("qkdd_native.bench", context.args[1:])
+    if context.args[:1] == ["drivers"]:
+        _become("qkdd_drivers.bench", context.args[1:])
     for module in ("qkdd_hil.benchmarks", "qkdd_native.bench"):
         if _installed(module):
             _become(module, context.args)

@@ -22,7 +22,7 @@
 #define LEAST_FRAME 64
 #define MAX_FRAME ((size_t)1 << 22)
 
-/* Block sizes in units of the first, which is (0.8 + 5 e) / e: near Yan et al. (2009), larger at high error rates, where it
+/* Block sizes in units of the first, which is (0.8 + 2 e) / e: near Yan et al. (2009), larger at high error rates, where it
  * saves parities (tuned by measurement, docs/performance.md). */
 static const double growth[PASSES] = {1, 4, 40};
 
@@ -69,7 +69,7 @@ typedef struct {
 static size_t halves(size_t entries) { return (entries + 1) / 2; }
 
 static uint32_t blocks_of(uint32_t size, double error_rate, size_t pass) {
-    double count = (double)size * error_rate / ((0.8 + 5 * error_rate) * growth[pass]) + 0.5;
+    double count = (double)size * error_rate / ((0.8 + 2 * error_rate) * growth[pass]) + 0.5;
     return count < 1 ? 1 : count > size ? size : (uint32_t)count;
 }
 

@@ -15,35 +15,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
 
-from qkdd.bench.node import Result, Task, say
+from qkdd.bench.node import Result, Task
+from qkdd.bench.rows import Row, row, show
 from qkdd.peer.pki_demo import DemoPki, demo_pki
 
 ROLES = ("alice", "bob")
 MUST, MUST_ONE_NODE, PYTHON_MUST = 45.0, 90.0, 0.05
 QBER = 0.015
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure, as `qkdd bench kernels` prints them."""
-
-    name: str
-    value: float
-    unit: str
-    reference: float | None
-    ratio: float | None
-    must: float | None
-    meets_must: bool | None
-
-
-def row(name: str, value: float, unit: str, must: float | None = None, *, below: bool = False) -> Row:
-    meets = None if must is None else value <= must if below else value >= must
-    return Row(name, value, unit, None, None, must, meets)
 
 
 def run_pair(task: Task, pki: DemoPki, directory: Path, cores: dict[str, list[int]]) -> dict[str, Result]:
@@ -157,12 +139,7 @@ def main() -> None:
         directory = Path(name)
         pki = demo_pki(directory / "pki")
         results = run_pair(task, pki, directory, cores)
-    for figure in rows(results, task, arguments.one_node):
-        if arguments.json:
-            say(asdict(figure))
-        else:
-            must = "" if figure.must is None else f"  must {figure.must:g}: {'yes' if figure.meets_must else 'no'}"
-            print(f"{figure.name:<110}{figure.value:>10.3f} {figure.unit}{must}")
+    show(rows(results, task, arguments.one_node), as_json=arguments.json)
     if not arguments.json:
         print(json.dumps([msgspec.to_builtins(link) for link in results["bob"].links]))
 

@@ -15,6 +15,7 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "qkdd_kms_conflicts_total": ((), "Ranges on which the two sites did not agree; none was given out twice."),
     "qkdd_kms_returned_bits_total": (("peer",), "Key of abandoned draws that came back to the pool."),
     "qkdd_kms_requests_total": (("plane", "status"), "HTTP answers."),
+    "qkdd_kms_certificate_expiry_seconds": (("listener",), "Time left until a listener's certificate expires."),
     "qkdd_kms_pool_bits": (("peer", "owner"), "Key that can still be drawn."),
 }
 

@@ -129,6 +129,9 @@ class KmsServer:
             self.failed.set()
 
     async def _metrics(self, _request: web.Request) -> web.Response:
+        for context in self._contexts:
+            left = context.material.leaf.not_valid_after_utc.timestamp() - self._clock.wall()
+            self.meter.set("qkdd_kms_certificate_expiry_seconds", left, listener=context.profile.name)
         return web.Response(body=self.meter.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def _listen(self, name: str, app: web.Application, listen: str, context: TlsContext | None) -> None:

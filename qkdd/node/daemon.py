@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -46,6 +47,12 @@ DRAIN_ON_STOP_S = 20.0  # for the block in hand; then it is discarded on both no
 PEER_PATIENCE_S = 60.0
 _LEVELS = ("debug", "info", "warning", "error")
 _log = log.get("node")
+
+
+def free_ratio(folder: Path) -> float:
+    """Share of a file system that an unprivileged process may still fill."""
+    facts = os.statvfs(folder)
+    return facts.f_bavail / facts.f_blocks if facts.f_blocks else 0.0
 
 
 class Daemon:
@@ -441,6 +448,13 @@ class Daemon:
     def _refresh_metrics(self) -> None:
         """Before each scrape: ages and levels that nobody reports by himself."""
         self.health.check()
+        self.rooms.peer.measure()
+        self.meter.set("qkdd_disk_free_ratio", free_ratio(Path(self.config.node.state_directory)))
+        self.meter.set("qkdd_calibrating", float(self.link_run.calibrating))
+        for device in self._devices.shown():
+            if device.name in self.config.firmware.wanted and device.firmware:
+                old = self.config.firmware.is_old(device.name, device.firmware)
+                self.meter.set("qkdd_device_firmware_old", float(old), device=device.name)
         if self.link_run.last_calibration is not None:
             age = self.clock.monotonic() - self.link_run.last_calibration
             self.meter.set("qkdd_time_since_calibration_seconds", age)

@@ -9,6 +9,7 @@ itself, because nobody confirms.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,8 @@ class FirmwareBusy(NotNow):
 
 class FirmwareConfig(Section, frozen=True):
     """[firmware]. trust: PEM files of the makers' public keys (ML-DSA-87). canary: devices that are updated and watched
-    first. qber_rise: most by which the error rate may rise. counts_change: most by which the click rate may change."""
+    first. qber_rise: most by which the error rate may rise. counts_change: most by which the click rate may change.
+    wanted: device to oldest firmware that raises no ticket, such as "2.1.0"."""
 
     trust: tuple[str, ...] = ()
     canary: tuple[str, ...] = ()
@@ -53,12 +55,30 @@ class FirmwareConfig(Section, frozen=True):
     restart: Seconds = Seconds(60.0)
     qber_rise: Fraction = Fraction(0.01)
     counts_change: Fraction = Fraction(0.2)
+    wanted: dict[str, str] = {}
+
+    def is_old(self, device: str, firmware: str) -> bool:
+        """Whether what the device runs is older than what is wanted of it; False when either is not known."""
+        wanted = self.wanted.get(device)
+        return wanted is not None and bool(firmware) and _numbers(firmware) < _numbers(wanted)
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         if not 10 <= self.watch <= 36_000:
             yield "watch", f"{self.watch} lies outside 10 s to 10 h", "5 min is the default"
         if not 5 <= self.restart <= 600:
             yield "restart", f"{self.restart} lies outside 5 s to 10 min", "1 min is the default"
+        for device, version in self.wanted.items():
+            if not _VERSION.fullmatch(version):
+                yield f"wanted.{device}", f"{version!r} is no version", 'write "2.1.0"'
+
+
+_VERSION = re.compile(r"\d+(\.\d+)*")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first dotted number of a version text, such as (2, 1, 0)."""
+    found = _VERSION.search(version)
+    return tuple(int(part) for part in found[0].split(".")) if found is not None else ()
 
 
 @dataclass(frozen=True, slots=True)

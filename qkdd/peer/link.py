@@ -86,6 +86,7 @@ class PeerLink:
         self._tasks: set[asyncio.Task[None]] = set()
         self._results: asyncio.Queue[Session | QkddError] = asyncio.Queue()
         self._wanted = asyncio.Event()
+        self._not_after: float | None = None  # of our certificate, Unix seconds
 
     # life ------------------------------------------------------------------------------------------------------------
 
@@ -136,9 +137,14 @@ class PeerLink:
     def _new_context(self) -> tls.TlsContext:
         profile = self.config.profile()
         context = (tls.server_context if self.config.listen is not None else tls.client_context)(profile, self._clock)
-        left = context.material.leaf.not_valid_after_utc.timestamp() - self._clock.wall()
-        self._meter.set("qkdd_peer_certificate_expiry_seconds", left)
+        self._not_after = context.material.leaf.not_valid_after_utc.timestamp()
+        self.measure()
         return context
+
+    def measure(self) -> None:
+        """Set the levels that change by themselves: how long our certificate is still good for."""
+        if self._not_after is not None:
+            self._meter.set("qkdd_peer_certificate_expiry_seconds", self._not_after - self._clock.wall())
 
     def reload(self, config: PeerConfig | None = None) -> None:
         """Read certificate, key, trust and revocation list again (from a new section's paths if given) and re-handshake.

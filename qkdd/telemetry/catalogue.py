@@ -76,11 +76,16 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         _counter("qkdd_errors_total", "1", "Errors by stable code (docs/errors.md).", "code"),
         _gauge("qkdd_memory_locked", "1", "1 when the daemon's memory cannot be swapped out (mlockall)."),
         _gauge("qkdd_draining", "1", "1 while the node finishes its block and makes no new ones."),
+        _gauge("qkdd_disk_free_ratio", "ratio", "Share of the state directory's file system that is free."),
+        _gauge("qkdd_calibrating", "1", "1 while a polarization calibration turns the paddles."),
         _counter("qkdd_calibrations_total", "1", "Polarization calibrations by result.", "result"),
         _gauge("qkdd_time_since_calibration_seconds", "seconds", "Time since the last polarization calibration."),
     ),
     "device": (
         _gauge("qkdd_device_up", "1", "1 while the device is open and answers, else 0.", "device", "driver"),
+        _gauge(
+            "qkdd_device_firmware_old", "1", "1 when a device runs an older firmware than [firmware] wanted.", "device"
+        ),
         _gauge("qkdd_detector_count_rate_hertz", "hertz", "Counts a second of one detector.", "device", "detector"),
         _gauge(
             "qkdd_detector_dark_count_rate_hertz",

@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JUDGES := .judges
 STAMP := $(VENV)/.installed
 
-.PHONY: crash venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
+.PHONY: faults judges crash venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +29,17 @@ test-all: $(STAMP) ## the test suite with the slow tests
 
 crash: $(STAMP) ## 100 rounds of kill -9 on daemons and KMSs while applications draw keys
 	$(BIN)/python -m qkdd_hil.crash --rounds 100 $(ARGS)
+
+judges: $(STAMP) $(JUDGES)/.installed ## programs that are not ours drive our simulators and read our files (own environment)
+	$(BIN)/python tests/judges/run.py $(JUDGES)/bin/python $(ARGS)
+
+$(JUDGES)/.installed: tests/judges/requirements.txt
+	$(PYTHON) -m venv $(JUDGES)
+	$(JUDGES)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+faults: $(STAMP) ## every driver against every fault of its simulator: the matrix
+	$(BIN)/python -m qkdd.testing.faults $(ARGS)
 
 lint: $(STAMP) ## ruff: style and format
 	$(BIN)/ruff check .
@@ -54,4 +66,4 @@ constant-time: ## C kernels with secret inputs under valgrind: no branch or addr
 check: lint types contracts test ## everything a commit must pass
 
 clean: ## remove what was built
-	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist $(VENV) $(JUDGES) .mypy_cache .ruff_cache .pytest_cache .hypothesis

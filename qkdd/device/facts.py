@@ -47,9 +47,12 @@ class Firmware(Section, frozen=True):
 
 
 class Quality(Section, frozen=True):
+    """judges: independent programs that drive the simulator in continuous integration (`make judges`), by package name."""
+
     tier: Tier
     reasons: tuple[str, ...]
     checked: tuple[str, ...] = ()
+    judges: tuple[str, ...] = ()
 
 
 class DriverFacts(Section, frozen=True):

@@ -87,7 +87,7 @@ def load(name: str, allow: Collection[str] | None = None) -> type[Driver]:
 def describe_all(*, fields: bool = False) -> list[dict[str, Any]]:
     """One plain record per registered driver, for tables and JSON.
 
-    Keys: name, distribution, title, roles, models, transport, tcp_ports, usb_ids, firmware, tier, reasons, checked,
+    Keys: name, distribution, title, roles, models, transport, tcp_ports, usb_ids, firmware, tier, reasons, checked, judges,
     problem (empty when none). With `fields` every driver is imported, `fields` holds its declarations, and a driver that
     does not import says so in `problem`.
     """
@@ -108,6 +108,7 @@ def _describe(entry: Entry, fields: bool) -> dict[str, Any]:
         "tier": "",
         "reasons": [],
         "checked": [],
+        "judges": [],
         "problem": "",
     }
     try:
@@ -126,6 +127,7 @@ def _describe(entry: Entry, fields: bool) -> dict[str, Any]:
                 "tier": facts.quality.tier.value,
                 "reasons": list(facts.quality.reasons),
                 "checked": list(facts.quality.checked),
+                "judges": list(facts.quality.judges),
             }
         if fields:
             record["fields"] = describe(load(entry.name).fields)

@@ -3,7 +3,7 @@
 All functions check shape, dtype and value range and raise a KernelError; none converts in silence. Bits are uint8 arrays of
 0 and 1, times int64 picoseconds. Calls release the interpreter lock; `await run(func, ...)` puts a heavy one on a worker
 thread. The variant is chosen at import from the processor's features; the environment variable QKDD_KERNELS=portable|avx2|
-avx512 forces one. Full descriptions stand at the functions; formats, formulas and sources in docs/rooms/native.md.
+avx512|neon forces one. Full descriptions stand at the functions; formats, formulas and sources in docs/rooms/native.md.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ __all__ = [
     "run",
     "select_variant",
     "sift_coincidences",
+    "split_subset",
     "symbol_decode",
     "symbol_encode",
-    "split_subset",
     "toeplitz",
     "toeplitz_packed",
     "toeplitz_workspace",
@@ -120,7 +120,7 @@ class KernelOutOfRange(KernelError):
 class KernelVariant(KernelError):
     code = "QKD-KRN-VARIANT"
     meaning = "QKDD_KERNELS names a kernel variant that is unknown or that this processor cannot run."
-    default_remedy = "Unset QKDD_KERNELS, or set it to portable, avx2 or avx512 as the processor allows."
+    default_remedy = "Unset QKDD_KERNELS, or set it to portable, avx2, avx512 or neon as the processor allows."
 
 
 _ERRORS: dict[Status, type[KernelError]] = {
@@ -218,7 +218,7 @@ class CascadeBlock(_cascade.CascadeBlock):
     __slots__ = ()
 
 
-@_raising_methods("__init__", "syndrome", "decode")
+@_raising_methods("__init__", "adapted", "syndrome", "decode")
 class LdpcCode(_ldpc.LdpcCode):
     __doc__ = _ldpc.LdpcCode.__doc__
     __slots__ = ()

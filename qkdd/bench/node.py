@@ -189,7 +189,7 @@ class Node:
                 self._begin()
             count += 1
             await asyncio.to_thread(ledger.charge, self.config.eps_block, now=self.clock.wall())
-            distilled = await distiller.distil(SiftedBlock(count, mine.copy(), bases, 1.0), session)
+            distilled = await distiller.distil(SiftedBlock(count, mine.copy(), bases, 0.0), session)
             await committer.commit(distilled, session)
             if count > _WARM_UP:
                 blocks.append(distilled)

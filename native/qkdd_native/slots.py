@@ -120,7 +120,7 @@ class SlotAssigner:
     def time_of(self, slot: int) -> int:
         """When the centre of a slot is expected, ps."""
         s = self._state
-        return int(s.origin) + round((slot - int(s.slot) - s.phase) / s.rate)
+        return int(s.origin) + round((slot - int(s.slot) - float(s.phase)) / float(s.rate))
 
     def slot_at(self, moment_ps: int) -> int:
         """The slot whose centre is nearest to a moment."""

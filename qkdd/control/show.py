@@ -137,7 +137,6 @@ def fields(body: list[dict[str, Any]]) -> RenderableType:
 
 def link(body: dict[str, Any]) -> RenderableType:
     """`qkdctl link`: everything that is known about the quantum link."""
-    spread = "" if body["chsh_s_error"] is None else f" ± {number(body['chsh_s_error'], 2)}"
     rows: list[tuple[str, RenderableType]] = [
         ("link", Text.assemble((body["name"], "bold"), f"  {body['role']} ↔ {body['peer'] or '?'}")),
         ("state", state(body["state"])),
@@ -145,17 +144,48 @@ def link(body: dict[str, Any]) -> RenderableType:
         ("authentication", body["authentication"]),
         ("QBER", f"{percent(body['qber'])} (tolerated {percent(body['tolerated_error'])})"),
         ("visibility", f"Z {percent(body['visibility_z'])}   X {percent(body['visibility_x'])}"),
-        ("CHSH S", f"{number(body['chsh_s_inferred'], 4)}{spread}  (inferred from two bases a side, no Bell test)"),
+        *_pairs_of_photons(body),
         ("clock", f"offset {signed_time(body['offset_s'])}   drift {number(body['drift'], 3)}"),
         ("round trip", duration(body["round_trip_s"])),
         ("clicks", rate(body["clicks_per_s"], "/s")),
-        ("coincidences", rate(body["coincidences_per_s"], "/s")),
+        *_pulses(body["pulses"]),
         ("sifted", rate(body["sifted_bits_per_s"])),
         ("secret", rate(body["secret_bits_per_s"]) + (f" ({body['label']})" if body["label"] else "")),
         ("blocks", f"{body['blocks_accepted']} accepted, {body['blocks_refused']} refused"),
     ]
     rows += [(f"  {r['code']}", str(r["count"])) for r in body["refusals"]]
     return _pairs(rows)
+
+
+def _pairs_of_photons(body: dict[str, Any]) -> list[tuple[str, RenderableType]]:
+    """Rows of a link of entangled pairs."""
+    if body["pulses"] is not None:
+        return []
+    spread = "" if body["chsh_s_error"] is None else f" ± {number(body['chsh_s_error'], 2)}"
+    return [
+        ("CHSH S", f"{number(body['chsh_s_inferred'], 4)}{spread}  (inferred from two bases a side, no Bell test)"),
+        ("coincidences", rate(body["coincidences_per_s"], "/s")),
+    ]
+
+
+def _pulses(pulses: dict[str, Any] | None) -> list[tuple[str, RenderableType]]:
+    """Rows of a link that sends pulses; intensities in the order signal, decoys."""
+    if pulses is None:
+        return []
+    receiver: list[tuple[str, RenderableType]] = []
+    if pulses["slot_phase"] is not None:
+        phase = f"phase {number(pulses['slot_phase'], 2)}, at most {number(pulses['slot_phase_worst'], 2)} of a slot"
+        contrast = (
+            f"contrast {number(pulses['slot_contrast'], 3)}, {percent(pulses['gated_ratio'])} of clicks out of gate"
+        )
+        receiver.append(("slots", f"{phase}, {contrast}"))
+    return [
+        ("detected", f"{percent(pulses['detected_ratio'])} of the pulses"),
+        ("gains", "   ".join(number(gain, 3) for gain in pulses["gains"]) or "–"),
+        ("errors", "   ".join(percent(error) for error in pulses["error_rates"]) or "–"),
+        *receiver,
+        ("sifting", f"{number(pulses['sifting_bits'], 3)} bits a detection"),
+    ]
 
 
 def blocks(body: list[dict[str, Any]]) -> RenderableType:

@@ -73,6 +73,22 @@ class RefusalView(View, frozen=True):
     count: int
 
 
+class PulsesView(View, frozen=True):
+    """A link that sends pulses. gains: detections a pulse, error_rates: of the last opened stretch, both by intensity, signal
+    first. detected_ratio: detections a pulse. gated_ratio: share of clicks outside the gate. slot_phase, slot_phase_worst: mean
+    and largest error of the tracked clock in the last block, in slots; slot_contrast: of the clicks folded by the pulse period.
+    sifting_bits: bits on the wire a detection. What only the receiver knows is None on the other node."""
+
+    gains: list[float]
+    error_rates: list[float]
+    detected_ratio: float | None
+    gated_ratio: float | None
+    slot_phase: float | None
+    slot_phase_worst: float | None
+    slot_contrast: float | None
+    sifting_bits: float | None
+
+
 class LinkView(View, frozen=True):
     """The quantum link. `chsh_s_inferred` comes from the correlations of two bases a side; it is no Bell test. label: of the
     proof, to be shown with every length and rate of secret bits."""
@@ -101,6 +117,7 @@ class LinkView(View, frozen=True):
     blocks_accepted: int
     blocks_refused: int
     refusals: list[RefusalView]
+    pulses: PulsesView | None = None
 
 
 class BlockView(View, frozen=True):

@@ -71,6 +71,20 @@ def link_view(config: LinkConfig, snapshot: LinkSnapshot, session: PeerSession |
         blocks_accepted=snapshot.blocks_accepted,
         blocks_refused=sum(snapshot.blocks_refused.values()),
         refusals=[views.RefusalView(code=c, count=n) for c, n in sorted(snapshot.blocks_refused.items())],
+        pulses=pulses_view(snapshot) if config.shared.protocol == "decoy_bb84" else None,
+    )
+
+
+def pulses_view(snapshot: LinkSnapshot) -> views.PulsesView:
+    return views.PulsesView(
+        gains=list(snapshot.gains),
+        error_rates=list(snapshot.error_rates),
+        detected_ratio=snapshot.detected_ratio,
+        gated_ratio=snapshot.gated_ratio,
+        slot_phase=snapshot.slot_phase,
+        slot_phase_worst=snapshot.slot_phase_worst,
+        slot_contrast=snapshot.slot_contrast,
+        sifting_bits=snapshot.sifting_bits,
     )
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import msgspec
-from fake_node import LINK
 from rich.console import Console
 
 from qkdd.control import show, views
+
+_spec = importlib.util.spec_from_file_location("fake_node", Path(__file__).with_name("fake_node.py"))
+assert _spec is not None
+assert _spec.loader is not None
+fake_node = sys.modules.setdefault("fake_node", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(fake_node)
 
 PULSES = views.PulsesView(
     gains=[0.046, 0.0093, 2e-4],
@@ -23,7 +32,7 @@ PULSES = views.PulsesView(
 def text(pulses: views.PulsesView | None) -> str:
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(show.link(msgspec.to_builtins(msgspec.structs.replace(LINK, pulses=pulses))))
+        console.print(show.link(msgspec.to_builtins(msgspec.structs.replace(fake_node.LINK, pulses=pulses))))
     return capture.get()
 
 

@@ -39,7 +39,7 @@ $(JUDGES)/.installed: tests/judges/requirements.txt
 	@touch $@
 
 faults: $(STAMP) ## every driver against every fault of its simulator: the matrix
-	$(BIN)/python -m qkdd.testing.faults $(ARGS)
+	$(BIN)/python tests/drivers/faults.py $(ARGS)
 
 lint: $(STAMP) ## ruff: style and format
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markdown import Markdown
 from rich.markup import escape
 
 from qkdd import __version__
@@ -100,6 +101,7 @@ def errors(
 ) -> None:
     """Every error code: what it means and what to do."""
     from qkdd.node.docs import all_errors
+    from qkdd.node.error_pages import page as error_page
 
     known = all_errors()
     if code is not None:
@@ -107,6 +109,9 @@ def errors(
             _complaints.print(f"there is no code {code}; `qkdd errors` lists all")
             raise typer.Exit(EXIT_REFUSED)
         known = {code.upper(): known[code.upper()]}
+        if not as_json:
+            _console.print(Markdown(error_page(code.upper(), known[code.upper()])))
+            return
     rows = [
         {"code": name, "kind": kind.kind.value, "meaning": kind.meaning, "remedy": kind.default_remedy}
         for name, kind in known.items()

@@ -12,6 +12,7 @@ from pathlib import Path
 import qkdd
 from qkdd.control import openapi
 from qkdd.core.errors import QkddError, registered_errors
+from qkdd.node import error_pages
 from qkdd.telemetry import catalogue, mqtt_messages
 
 
@@ -62,22 +63,30 @@ def errors_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {
-    "errors.md": errors_page,
-    "metrics.md": catalogue.to_markdown,
-    "openapi/control.json": openapi.to_json,
-}
-
-
-PAGES |= {f"mqtt/{name}": functools.partial(schema.decode) for name, schema in mqtt_messages.schemas().items()}
+def pages() -> dict[str, Callable[[], str]]:
+    """File under docs/ → what makes its text."""
+    made: dict[str, Callable[[], str]] = {
+        "errors.md": errors_page,
+        "errors/README.md": lambda: error_pages.index(all_errors()),
+        "metrics.md": catalogue.to_markdown,
+        "openapi/control.json": openapi.to_json,
+    }
+    made |= {f"mqtt/{name}": functools.partial(schema.decode) for name, schema in mqtt_messages.schemas().items()}
+    made |= {
+        f"errors/{code}.md": functools.partial(error_pages.page, code, kind) for code, kind in all_errors().items()
+    }
+    return made
 
 
 def main(folder: Path) -> None:
-    for name, render in PAGES.items():
+    for name, render in pages().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render(), encoding="utf-8")
-        print(path)
+    known = {f"{code}.md" for code in all_errors()} | {"README.md"}
+    for path in (folder / "errors").glob("*.md"):
+        if path.name not in known:
+            path.unlink()  # of a code that is gone
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_errors() -> None:
     code, text, _ = run("errors", "qkd-dev-offline")
     assert code == 0
     assert "QKD-DEV-OFFLINE" in text
-    assert "→" in text
+    assert "What to do" in text
     assert run("errors", "QKD-NO-SUCH")[0] == 1
     assert len(json.loads(run("errors", "--json")[1])) > 60
 

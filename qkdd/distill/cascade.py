@@ -23,8 +23,9 @@ SEED_BYTES = 32
 FRAME_BITS = 102_400
 LANES_MOST = 8
 IN_FLIGHT_MOST = 4096  # frames of all lanes together; each takes some 200 kB
-_LANE_FRAMES = 320  # below this a message carries too little for its cost
-_IN_FLIGHT = 256  # frames of a lane at least: fewer mean more rounds, more fall out of the caches
+_NEAR_S = 1e-3  # round trip below which the messages' own cost matters more than their way
+_LANE_FRAMES = {True: 4000, False: 320}  # frames that are worth a lane of their own on a near and on a long line
+_IN_FLIGHT = 384  # frames of a lane at least: fewer mean more rounds, more fall out of the caches
 _FRAME_ROUND_S = 2.5e-6  # mean work of a node on one frame in one round
 _INLINE = 20_000  # parities of a round; above, the work goes to a thread
 
@@ -55,7 +56,7 @@ def lane_parts(n: int, lanes: int) -> list[slice]:
 def shape(n: int, round_trip_s: float) -> tuple[int, int]:
     """Lanes, and frames in flight a lane, for n bits: enough work in each lane to pay for its messages and for the way."""
     frames = max(1, round(n / FRAME_BITS))
-    lanes = min(LANES_MOST, max(1, frames // _LANE_FRAMES))
+    lanes = min(LANES_MOST, max(1, frames // _LANE_FRAMES[round_trip_s < _NEAR_S]))
     wanted = max(_IN_FLIGHT, round(round_trip_s / (_FRAME_ROUND_S * lanes)))
     return lanes, min(wanted, IN_FLIGHT_MOST // lanes, max(1, -(-frames // lanes)))
 

@@ -5,13 +5,22 @@ set -eu
 native=$(cd "$(dirname "$0")" && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
+compile() { # compile SANITIZER ARGUMENTS...
+    sanitizer=$1
+    shift
+    "${CLANG:-clang}" -std=gnu11 -O1 -g -ffp-contract=off -Wall -Wextra -Werror "-fsanitize=$sanitizer,address,undefined" \
+        -fno-sanitize-recover=all -I"$native/include" -I"$native/src" "$@"
+}
+for source in "$native"/src/*.c; do
+    compile fuzzer-no-link -c "$source" -o "$folder/$(basename "$source" .c).o"
+done
 for target in $(cd "$native/fuzz" && ls -- *.c | sed 's/\.c$//' | grep -v '^replay$'); do
-    "${CLANG:-clang}" -std=gnu11 -O1 -g -ffp-contract=off -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined \
-        -fno-sanitize-recover=all -I"$native/include" -I"$native/src" "$native"/src/*.c "$native/fuzz/$target.c" -lm \
-        -o "$folder/$target"
-    mkdir -p "$folder/corpus_$target" "$native/fuzz/regressions/$target"
+    compile fuzzer "$native/fuzz/$target.c" "$folder"/*.o -lm -o "$folder/$target"
+    mkdir -p "$folder/corpus_$target" "$folder/none"
+    regressions="$native/fuzz/regressions/$target"
+    [ -d "$regressions" ] || regressions="$folder/none"
     if ! "$folder/$target" -max_total_time="${SECONDS_EACH:-60}" -max_len=4096 -print_final_stats=1 -verbosity=0 -timeout=10 \
-        -artifact_prefix="$folder/$target-" "$folder/corpus_$target" "$native/fuzz/regressions/$target" > "$folder/log" 2>&1; then
+        -artifact_prefix="$folder/$target-" "$folder/corpus_$target" "$regressions" > "$folder/log" 2>&1; then
         cat "$folder/log"
         for found in "$folder/$target"-*; do [ -f "$found" ] && echo "input, base64: $(base64 -w0 "$found")"; done
         exit 1

@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2) return 0;
     /* the first two bytes are the claimed count, the rest is the body; what is accepted has this one encoding */
-    size_t count = (size_t)data[0] | (size_t)data[1] << 8, again;
+    size_t count = (size_t)data[0] | (size_t)(data[1] & 15) << 8, again;
     const uint8_t *body = data + 2;
     size -= 2;
     int64_t *values = malloc(count * sizeof *values + 1);

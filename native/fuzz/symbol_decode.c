@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 3) return 0;
     /* alphabet and claimed count, then the body; what is accepted can be encoded and comes back */
     unsigned alphabet = data[0] % 20;
-    size_t count = (size_t)data[1] | (size_t)data[2] << 8, again;
+    size_t count = (size_t)data[1] | (size_t)(data[2] & 15) << 8, again;
     uint8_t *symbols = calloc(count + 1, 1), *back = malloc(count + 1);
     if (qkdd_symbol_decode(data + 3, size - 3, alphabet, symbols, count) == QKDD_OK) {
         for (size_t i = 0; i < count; i++)

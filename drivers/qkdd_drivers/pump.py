@@ -45,11 +45,23 @@ class Pump:
             else:
                 self.silence += min(self._clock.monotonic() - began, _LISTENED)
 
-    def take(self) -> bytes:
-        """What has come since the last call."""
+    def take(self, limit: int | None = None) -> bytes:
+        """What has come since the last call; no piece after `limit` bytes."""
         with self._lock:
             chunks, self._chunks, self._size = self._chunks, [], 0
+            if limit is not None:
+                count = 1
+                while count < len(chunks) and (limit := limit - len(chunks[count - 1])) > 0:
+                    count += 1
+                self._chunks = chunks[count:]
+                chunks = chunks[:count]
+                self._size = sum(map(len, self._chunks))
         return b"".join(chunks)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be taken."""
+        return self._size
 
     def failure(self) -> BaseException | None:
         """Why reading ended, None while it goes on."""

@@ -29,7 +29,7 @@ Clicks = tuple[NDArray[np.int64], NDArray[np.uint8], int]
 
 _CADENCE = 0.05  # seconds between two blocks given out
 _WAIT = 0.05  # seconds that a look into the ring waits for the first tag
-_MOST = 1 << 25  # bytes of records in one block; what is more comes with the next, at once
+_MOST = 1 << 22  # bytes of records in one block: what fits into the caches is decoded faster; the rest comes with the next
 _GRACE = 0.5  # seconds that a call may take longer here than the worker's answer
 
 
@@ -158,7 +158,7 @@ class WorkerTagger(Driver):
         tags = cast(TagLink, link)
         done = 0
         while done < _MOST:
-            view = tags.tags(0.0 if done else _WAIT)
+            view = tags.tags(0.0 if done else _WAIT)[: _MOST - done]
             count = len(view)
             if not count:
                 break

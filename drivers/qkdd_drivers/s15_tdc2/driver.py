@@ -23,6 +23,7 @@ from qkdd_drivers.s15_tdc2.stream import A1Stream
 
 OPTIONS: dict[str, Any] = {"swapped": False, "silence": 2.0}
 _CHUNK = 1 << 20
+_MOST = 1 << 23  # bytes in one block: what fits into the caches is decoded faster; what is more comes with the next
 _CADENCE = 0.05  # seconds between two blocks given out
 _END = 1.0  # seconds in which the program ends when it is asked to
 _ENOUGH = 8 * 32  # bytes that show whether a stream makes sense
@@ -84,9 +85,9 @@ class Tdc2(Driver):
         if pump is None:
             raise self.error(errors.NotOpen, "read tags", "no stream was started")
         pause = self._last_return + _CADENCE - self._clock.monotonic()
-        if pause > 0:
+        if pause > 0 and pump.waiting < _MOST:
             await self._clock.sleep(pause)
-        data = pump.take()
+        data = pump.take(_MOST)
         now = self._last_return = self._clock.monotonic()
         if not data and (failure := pump.failure()) is not None:
             raise failure

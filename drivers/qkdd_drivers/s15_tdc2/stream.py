@@ -54,10 +54,10 @@ class A1Stream:
         reached = max(self._until, int(times.max()) - self._origin)
         if bool(dummies.any()):
             times, patterns = times[~dummies], patterns[~dummies]
-        stamps, channels = kernels.expand_patterns(times - self._origin, patterns)
-        stamps, channels, late = in_order(
-            np.concatenate((self._times, stamps)), np.concatenate((self._channels, channels))
-        )
+        stamps, channels = _expanded(times - self._origin, patterns)
+        if len(self._times):
+            stamps, channels = np.concatenate((self._times, stamps)), np.concatenate((self._channels, channels))
+        stamps, channels, late = in_order(stamps, channels)
         if slipped:  # time does not run back behind what was given out
             fresh = stamps > self._until
             stamps, channels = stamps[fresh], channels[fresh]
@@ -81,18 +81,42 @@ class A1Stream:
 
     def _unwrapped(self, times: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
         """Times with the counter's wraps put in, and whether they jump as no clock does."""
-        times = times + self._wraps * WRAP_PS
-        if self._last - int(times[0]) > WRAP_PS // 2:
-            times += WRAP_PS
+        if self._wraps:
+            times = times + self._wraps * WRAP_PS
+        first = int(times[0]) - self._last
+        if first < -(WRAP_PS // 2):
+            times = times + WRAP_PS
             self._wraps += 1
-        steps = np.diff(times, prepend=self._last)
-        wraps = steps < -(WRAP_PS // 2)
-        if bool(wraps.any()):
+            first += WRAP_PS
+        low, high = _extremes(times)
+        if low < -(WRAP_PS // 2):
+            wraps = np.diff(times, prepend=times[:1]) < -(WRAP_PS // 2)
             times = times + np.cumsum(wraps) * WRAP_PS
             self._wraps += int(np.count_nonzero(wraps))
-            steps = np.diff(times, prepend=self._last)
+            low, high = _extremes(times)
         self._last = int(times[-1])
-        return times, bool(np.any((steps < -_BACK) | (steps > _JUMP)))
+        return times, min(low, first) < -_BACK or max(high, first) > _JUMP
 
     def _empty(self) -> TagBlock:
         return TagBlock(np.empty(0, np.int64), np.empty(0, np.uint8), self._until)
+
+
+def _extremes(times: NDArray[np.int64]) -> tuple[int, int]:
+    """The largest steps back and forward."""
+    if len(times) < 2:
+        return 0, 0
+    steps = times[1:] - times[:-1]
+    return int(steps.min()), int(steps.max())
+
+
+_SEVERAL = 255
+_SINGLE = np.full(256, _SEVERAL, np.uint8)
+_SINGLE[[1, 2, 4, 8]] = range(4)
+
+
+def _expanded(times: NDArray[np.int64], patterns: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """`kernels.expand_patterns`, with less work where every click is on one input."""
+    channels = _SINGLE[patterns]
+    if len(channels) and int(channels.max()) == _SEVERAL:
+        return kernels.expand_patterns(times, patterns)
+    return times, channels

@@ -1,6 +1,7 @@
 """Degree distributions by differential evolution (Storn, Price, 1997) on thresholds of the quantised decoder.
 
-`python degrees.py LEAK ...` prints one JSON line a leak: {"leak", "nodes" (fraction of bits by degree), "threshold", "f"}.
+`python degrees.py LEAK ...` prints one JSON line a leak: {"leak", "parameters", "threshold", "f", "f_patient", "mean"}. A distribution is
+judged by its threshold when decoding may take WORK edges a bit: dense codes get fewer iterations. f_patient: without that limit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import evolution as ev
 import numpy as np
 from scipy.optimize import brentq
 
-POPULATION, GENERATIONS, ITERATIONS = 16, 14, 130
+POPULATION, GENERATIONS = 20, 18
+WORK = 1200  # edges a bit
+LAYERED = 1.9  # iterations of the evolution, where all checks come at once, for one of the layered decoder
 
 
 def entropy(p: float) -> float:
@@ -40,45 +43,57 @@ def distribution(x: np.ndarray, leak: float) -> np.ndarray:
     return nodes
 
 
-LOW = np.array([0.3, 0.05, 7.0, 0.0, 4.0])
-HIGH = np.array([1.0, 0.45, 20.0, 0.5, 7.0])
-GOOD = np.array([[0.9, 0.20, 9.0, 0.05, 5.0], [0.95, 0.30, 10.0, 0.1, 4.0], [0.95, 0.18, 13.0, 0.15, 5.0]])
+LOW = np.array([0.4, 0.03, 7.0, 0.0, 4.0])
+HIGH = np.array([1.0, 0.45, 30.0, 0.6, 10.0])
+GOOD = np.array(
+    [
+        [0.95, 0.22, 13.0, 0.15, 6.0],
+        [0.9, 0.28, 12.0, 0.1, 5.0],
+        [0.9, 0.13, 20.0, 0.2, 6.0],
+        [0.8, 0.1, 28.0, 0.25, 7.0],
+    ]
+)
+
+
+def threshold(nodes: np.ndarray, leak: float, work: float, steps: int) -> np.ndarray:
+    """Thresholds of distributions (rows) with `work` edges a bit, at most 700 iterations."""
+    mean = nodes @ np.arange(ev.DEGREE_MOST + 1)
+    limits = np.minimum(LAYERED * work / mean, 700.0)
+    found: np.ndarray = ev.thresholds(
+        nodes, leak, inverse_entropy(leak / 1.35), inverse_entropy(leak / 1.02), limits, steps
+    )
+    return found
 
 
 def design(leak: float, seed: int = 1, start: np.ndarray | None = None) -> dict[str, object]:
     rng = np.random.default_rng(seed)
-    shannon = inverse_entropy(leak)
-    low, high = inverse_entropy(leak / 1.6), shannon
 
     def score(population: np.ndarray) -> np.ndarray:
-        nodes = np.array([distribution(x, leak) for x in population])
-        found: np.ndarray = ev.thresholds(nodes, leak, low, high, ITERATIONS)
-        most = 4.6 if leak > 0.22 else 5.6
-        dense = np.maximum(nodes @ np.arange(ev.DEGREE_MOST + 1) - most, 0)  # decoding time is the number of edges
-        return found * (1 - 0.05 * dense)
+        return threshold(np.array([distribution(x, leak) for x in population]), leak, WORK, 6)
 
     population = LOW + rng.random((POPULATION, 5)) * (HIGH - LOW)
     population[: len(GOOD)] = GOOD
     if start is not None:
-        population[3] = start
-    value = score(population)
+        population[len(GOOD)] = start
+    value = score(population) + 1e-9 * rng.random(POPULATION)
     for _ in range(GENERATIONS):
         picks = np.array([rng.choice(POPULATION, 3, replace=False) for _ in range(POPULATION)])
         best = population[np.argmax(value)]
         mutant = population + 0.6 * (best - population) + 0.6 * (population[picks[:, 1]] - population[picks[:, 2]])
-        cross = rng.random(population.shape) < 0.8
-        trial = np.clip(np.where(cross, mutant, population), LOW, HIGH)
+        trial = np.clip(np.where(rng.random(population.shape) < 0.8, mutant, population), LOW, HIGH)
         new = score(trial)
         better = new >= value
         population[better], value[better] = trial[better], new[better]
     winner = population[int(np.argmax(value))]
-    nodes = distribution(winner, leak)
-    threshold = float(ev.thresholds(nodes[None], leak, low, high, 3 * ITERATIONS, 9)[0])
+    nodes = distribution(winner, leak)[None]
+    limited, patient = (float(threshold(nodes, leak, work, 10)[0]) for work in (WORK, 1e6))
     return {
         "leak": leak,
         "parameters": [round(float(v), 4) for v in winner],
-        "threshold": round(threshold, 6),
-        "f": round(leak / entropy(threshold), 4),
+        "threshold": round(limited, 6),
+        "f": round(leak / entropy(limited), 4),
+        "f_patient": round(leak / entropy(patient), 4),
+        "mean": round(float(nodes[0] @ np.arange(ev.DEGREE_MOST + 1)), 2),
     }
 
 

@@ -56,6 +56,10 @@ qkdd_status qkdd_subset_draw(const uint8_t *random, size_t draws, size_t m, uint
 qkdd_status qkdd_subset_split(const uint8_t *bits, const uint8_t *map, size_t m, size_t k, uint8_t *inside,
                               uint8_t *outside);
 
+/* counts[256]: how many of the labels[count] have each value, of those with chosen[i] not 0 (all, if chosen is NULL). Table lookups:
+ * not constant-time; for labels that are public by then (bases, intensities, detectors). */
+qkdd_status qkdd_class_counts(const uint8_t *labels, const uint8_t *chosen, size_t count, uint64_t *counts);
+
 /* ---- time tags ---- */
 typedef struct {
     int64_t wraps;        /* times the 27-bit counter has wrapped */
@@ -258,7 +262,7 @@ qkdd_status qkdd_ldpc_syndrome(const qkdd_ldpc_code *code, const uint8_t *bits, 
 /* 64-bit words that decoding needs. */
 qkdd_status qkdd_ldpc_workspace(const qkdd_ldpc_code *code, size_t *words);
 /* The error pattern errors[columns * lifting] of this syndrome, by at most `iterations` of layered min-sum. prior: the bits'
- * values before (positive: no error), magnitudes up to 95. tables[32 * stages]: outgoing magnitude for the smallest incoming
+ * values before (positive: no error), -127 to 127. tables[64 * stages]: outgoing magnitude for the smallest incoming
  * one, of the first stage whose limit (2^-16 of the checks) the share of unsatisfied checks reaches, or of the last.
  * *used: iterations taken, or iterations + 1 and errors zeroed if none was found. Time depends on the errors, not on a key. */
 qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome, const int8_t *prior, const uint8_t *tables,

@@ -13,12 +13,13 @@ from qkdd_native._kernels import ffi, lib
 from qkdd_native.arrays import pointer, size, vector
 from qkdd_native.status import Status, StatusError, check
 
-FAMILY = Path(__file__).parent / "codes" / "bsc65536.qc"
-FAMILY_SHA256 = "a78e8cf04628bc03a62e89aa48a8502dfa13bf591817d13b88382e8f11c29cdc"
-MAGIC = b"QKDDQC01"
+FAMILY = Path(__file__).parent / "codes" / "bsc.qc"
+FAMILY_SHA256 = "8bf590e54b30bc6780efb7ded1d46ccd5848a8a598110a944fd324a44410dc57"
+MAGIC = b"QKDDQC02"
 LIFTING_MOST = 4096
+TABLE = 64  # entries of a table, one a magnitude
 GOLDEN = 0.6180339887498949  # multiples of it modulo 1 are spread evenly
-KNOWN = 95  # value of a bit that cannot be wrong
+KNOWN = 127  # value of a bit that cannot be wrong
 
 
 class LdpcCode:
@@ -64,7 +65,7 @@ class LdpcCode:
         self._shifts = vector(shifts, np.uint32, "shifts")
         edges = len(self._columns_of)
         whole = len(self._starts) == rows + extra + 1 and len(self._shifts) == edges and int(self._starts[-1]) == edges
-        if not whole or len(self._tables) != 32 * len(self._limits) or not 1 <= start <= KNOWN:
+        if not whole or len(self._tables) != TABLE * len(self._limits) or not 1 <= start <= KNOWN:
             raise StatusError(Status.BAD_ARGUMENT, "the parts of an LDPC code do not fit each other")
         self._workspace(rows + extra)  # refuses a code outside the kernel's domain
 
@@ -225,11 +226,12 @@ def parse(data: bytes, kind: type[C]) -> tuple[C, ...]:
 
     codes = []
     for _ in range(int(take(1, "<u4")[0])):
-        lifting, columns, rows, extra, start, stages, edges = (int(value) for value in take(7, "<u4"))
-        limits, tables = take(stages, "<u4").astype(np.uint32), take(32 * stages, "u1").astype(np.uint8)
+        columns, rows, extra, start, stages, edges = (int(value) for value in take(6, "<u4"))
+        limits, tables = take(stages, "<u4").astype(np.uint32), take(TABLE * stages, "u1").astype(np.uint8)
         starts = np.append(0, np.cumsum(take(rows + extra, "u1"), dtype=np.int64)).astype(np.uint32)
-        columns_of, shifts = take(edges, "<u2").astype(np.uint32), take(edges, "<u2").astype(np.uint32)
-        codes.append(kind(lifting, columns, rows, extra, start, limits, tables, starts, columns_of, shifts))
+        columns_of, shifts = take(edges, "u1").astype(np.uint32), take(edges, "<u2").astype(np.uint32)
+        parts = (limits, tables, starts, columns_of, shifts)
+        codes.append(kind(LIFTING_MOST, columns, rows, extra, start, *parts))
     if at != len(data):
         raise StatusError(Status.MALFORMED, "bytes are left over behind the family of LDPC codes")
     return tuple(sorted(codes, key=lambda code: code.leak))

@@ -23,11 +23,21 @@ static int sound(const qkdd_ldpc_code *code) {
     return 1;
 }
 
-static size_t stride_of(const qkdd_ldpc_code *code) { return LDPC_PAD + code->lifting + 2 * LDPC_PAD; }
+static size_t stride_of(const qkdd_ldpc_code *code) { return code->lifting + LDPC_PAD; }
+
+/* Bytes of messages: plain, or compressed with two magnitudes a check, whichever is more. */
+static size_t message_bytes(const qkdd_ldpc_code *code) {
+    const size_t edges = code->starts[code->rows], plain = edges * code->lifting;
+    const size_t compressed = plain / 4 + 2 * (size_t)code->rows * code->lifting;
+    return plain > compressed ? plain : compressed;
+}
+
+static size_t padded(size_t bytes) { return (bytes + LDPC_PAD - 1) / LDPC_PAD * LDPC_PAD; }
 
 qkdd_status qkdd_ldpc_workspace(const qkdd_ldpc_code *code, size_t *words) {
     if (!sound(code)) return QKDD_BAD_ARGUMENT;
-    size_t bytes = code->columns * stride_of(code) + ((size_t)code->starts[code->rows] + code->rows) * code->lifting;
+    size_t bytes = 2 * code->columns * stride_of(code) + message_bytes(code) + (size_t)code->rows * code->lifting +
+                   padded(5 * code->columns);
     *words = (bytes + LDPC_PAD) / 8;
     return QKDD_OK;
 }
@@ -70,7 +80,7 @@ qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome
     for (size_t i = 0; i < stages * (LDPC_TOP + 1); i++)
         if (tables[i] > LDPC_TOP) return QKDD_BAD_ARGUMENT;
     for (size_t i = 0; i < size; i++)
-        if (prior[i] < -LDPC_CLIP || prior[i] > LDPC_CLIP) return QKDD_BAD_ARGUMENT;
+        if (prior[i] == INT8_MIN) return QKDD_BAD_ARGUMENT;
     size_t unsatisfied = 0;
     uint8_t all = 0;
     for (size_t i = 0; i < checks; i++) all |= syndrome[i], unsatisfied += syndrome[i];
@@ -79,7 +89,7 @@ qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome
     ldpc_iterate *iterate = qkdd_portable_ldpc_iterate;
     ldpc_satisfied *satisfied = qkdd_portable_ldpc_satisfied;
 #if defined(__x86_64__)
-    if (qkdd_variant_current() >= QKDD_AVX512 && z >= 2 * LDPC_PAD) { /* layers need two vectors in a column */
+    if (qkdd_variant_current() >= QKDD_AVX512) {
         iterate = qkdd_avx512_ldpc_iterate;
         satisfied = qkdd_avx512_ldpc_satisfied;
     } else if (qkdd_variant_current() >= QKDD_AVX2) {
@@ -87,14 +97,17 @@ qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome
         satisfied = qkdd_avx2_ldpc_satisfied;
     }
 #endif
-    int8_t *memory = (int8_t *)workspace;
-    ldpc_state state = {.code = code, .stride = stride, .dummy = memory, .values = memory + 2 * LDPC_PAD};
-    state.messages = memory + LDPC_PAD + code->columns * stride;
-    state.target = (uint8_t *)state.messages + code->starts[code->rows] * z;
-    memset(memory, 0, needed * 8);
+    memset(workspace, 0, needed * 8);
+    int8_t *memory = (int8_t *)(((uintptr_t)workspace + LDPC_PAD - 1) / LDPC_PAD * LDPC_PAD);
+    ldpc_state state = {.code = code, .stride = stride, .values = memory};
+    memory += 2 * code->columns * stride;
+    state.messages = memory, memory += message_bytes(code);
+    state.target = (uint8_t *)memory, memory += checks;
+    state.turn = (uint32_t *)(void *)memory, memory += 4 * code->columns;
+    state.current = (uint8_t *)memory;
     for (size_t column = 0; column < code->columns; column++) {
-        memcpy(state.values + column * stride, prior + column * z, z);
-        memcpy(state.values + column * stride + z, prior + column * z, LDPC_PAD);
+        memcpy(ldpc_array(&state, column, 0), prior + column * z, z);
+        memcpy(ldpc_array(&state, column, 0) + z, prior + column * z, LDPC_PAD);
     }
     for (size_t i = 0; i < checks; i++) state.target[i] = (uint8_t)(syndrome[i] << 7);
 
@@ -105,15 +118,21 @@ qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome
         done++;
         found = satisfied(&state);
     }
-    for (size_t column = 0; column < code->columns; column++)
-        for (size_t i = 0; i < z; i++) errors[column * z + i] = found && state.values[column * stride + i] < 0;
+    for (size_t column = 0; column < code->columns; column++) {
+        const int8_t *value = ldpc_array(&state, column, state.current[column]);
+        const size_t turn = state.turn[column];
+        uint8_t *out = errors + column * z;
+        for (size_t i = 0; i < z - turn; i++) out[turn + i] = found && value[i] < 0;
+        for (size_t i = z - turn; i < z; i++) out[turn + i - z] = found && value[i] < 0;
+    }
     *used = found ? done : iterations + 1;
-    wipe(memory, needed * 8);
+    wipe(workspace, needed * 8);
     return QKDD_OK;
 }
 
 /* The portable variant, in the compiler's own vectors: a comparison gives -1 in the lanes where it holds. */
 typedef int8_t lanes16 __attribute__((vector_size(16)));
+typedef uint8_t unsigned16 __attribute__((vector_size(16)));
 
 static inline lanes16 load(const void *p) {
     lanes16 a;
@@ -124,20 +143,31 @@ static inline void store(void *p, lanes16 a) { memcpy(p, &a, 16); }
 static inline lanes16 one(int8_t value) { return value - (lanes16){0}; }
 static inline lanes16 pick(lanes16 mask, lanes16 x, lanes16 y) { return (mask & x) | (~mask & y); }
 static inline lanes16 xored(lanes16 a, lanes16 b) { return a ^ b; }
-static inline lanes16 minus(lanes16 a, lanes16 b) { return a - b; }
-static inline lanes16 plus(lanes16 a, lanes16 b) { return a + b; }
+/* Saturating: where both signs of a sum's terms differ from the sum's, it has passed the end on their side. */
+static inline lanes16 bounded(lanes16 sum, lanes16 overflow, lanes16 a) {
+    return pick(overflow < 0, (a < 0) ^ one(INT8_MAX), sum);
+}
+static inline lanes16 plus(lanes16 a, lanes16 b) {
+    lanes16 sum = (lanes16)((unsigned16)a + (unsigned16)b);
+    return bounded(sum, (a ^ sum) & (b ^ sum), a);
+}
+static inline lanes16 minus(lanes16 a, lanes16 b) {
+    lanes16 sum = (lanes16)((unsigned16)a - (unsigned16)b);
+    return bounded(sum, (a ^ b) & (a ^ sum), a);
+}
 static inline lanes16 smaller(lanes16 a, lanes16 b) { return pick(a < b, a, b); }
 static inline lanes16 larger(lanes16 a, lanes16 b) { return pick(a < b, b, a); }
-static inline lanes16 clip(lanes16 a) { return larger(smaller(a, one(LDPC_CLIP)), one(-LDPC_CLIP)); }
-static inline lanes16 signed_by(lanes16 a, lanes16 s) {
-    lanes16 mask = s < 0;
-    return (a ^ mask) - mask;
+static inline lanes16 size_of(lanes16 a) {
+    return smaller(larger(a, minus((lanes16){0}, a)), one(LDPC_TOP));
 }
-static inline lanes16 size_of(lanes16 a) { return signed_by(a, a); }
-static inline lanes16 same(lanes16 a, lanes16 b, lanes16 x, lanes16 y) { return pick(a == b, x, y); }
 static inline lanes16 lookup(lanes16 a, const uint8_t *table) {
     lanes16 out = {0};
     for (int i = 0; i < 16; i++) out[i] = (int8_t)table[a[i]];
+    return out;
+}
+static inline lanes16 message(int8_t *place, lanes16 in, lanes16 least, lanes16 usual, lanes16 other, lanes16 sign) {
+    lanes16 mask = (sign ^ in) < 0, size = pick(size_of(in) == least, other, usual), out = (size ^ mask) - mask;
+    store(place, out);
     return out;
 }
 static inline size_t negative(lanes16 a) {
@@ -154,14 +184,16 @@ static inline size_t negative(lanes16 a) {
 #define STORE store
 #define ONE one
 #define XOR xored
-#define SUB minus
-#define ADD plus
-#define ABS size_of
+#define SUBS minus
+#define ADDS plus
+#define SIZE size_of
 #define MIN smaller
 #define MAX larger
-#define CLIP clip
-#define SAME same
-#define NEGATIVE negative
-#define SIGNED signed_by
 #define LOOKUP lookup
+#define NEGATIVE negative
+#define RECALL(kept)
+#define MESSAGE(slot) load(state->messages + (slot)*LANES)
+#define REMEMBER(kept, usual, other)
+#define OUT(slot, in, least, usual, other, sign) \
+    message(state->messages + (slot)*LANES, in, least, usual, other, sign)
 #include "ldpc_layer.h"

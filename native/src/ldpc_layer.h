@@ -1,52 +1,54 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Layered min-sum on one vector of lanes along the lifting. Included once a variant, with: V, LANES, LOAD, STORE, ONE (a byte in
- * every lane), XOR, SUB, ADD (of values that cannot overflow), ABS, MIN, MAX (bytes below 128), CLIP, LOOKUP, SIGNED (a, s: -a
- * where s is negative), SAME (a, b, x, y: x where a = b, else y), NEGATIVE (count of negative lanes), NAME, TARGET.
+ * Layered min-sum on one vector of lanes along the lifting. Included once a variant, with: V, LANES, LOAD (unaligned), STORE (aligned),
+ * ONE (a byte in every lane), XOR, SUBS, ADDS (saturating), SIZE (magnitude, at most LDPC_TOP), MIN, MAX (bytes up to LDPC_TOP),
+ * LOOKUP, NEGATIVE (count of negative lanes), NAME, TARGET, and how messages are kept, of slot = edge · vectors of a column + vector:
+ * RECALL (row's slot: declares what MESSAGE needs), MESSAGE (slot), REMEMBER (row's slot, usual, other), OUT (slot, in, size, sign):
+ * the new message, which is kept.
  *
- * A vector stored at the beginning of a column or across its end is stored a second time, one lifting away. With at least two
- * vectors in a column it is never both at once; for a lifting of one vector the caller takes a narrower variant.
  * Two equal smallest magnitudes make the second equal to the first, so "magnitude is the smallest" needs no index. */
-
-TARGET static inline size_t NAME(place)(size_t lane, uint32_t shift, size_t lifting) {
-    size_t at = lane + shift;
-    return at < lifting ? at : at - lifting;
-}
 
 TARGET size_t NAME(ldpc_iterate)(const ldpc_state *state, const uint8_t table[LDPC_TOP + 1]) {
     const qkdd_ldpc_code *code = state->code;
-    const size_t lifting = code->lifting;
+    const size_t lifting = code->lifting, vectors = lifting / LANES;
     int8_t held[LDPC_DEGREE * LANES] __attribute__((aligned(64)));
-    int8_t *address[LDPC_DEGREE], *mirror[LDPC_DEGREE];
+    const int8_t *from[LDPC_DEGREE];
+    int8_t *to[LDPC_DEGREE];
+    size_t wrap[LDPC_DEGREE];
     size_t unsatisfied = 0;
     for (uint32_t row = 0; row < code->rows; row++) {
         const uint32_t first = code->starts[row], degree = code->starts[row + 1] - first;
+        for (uint32_t e = 0; e < degree; e++) {
+            const uint32_t column = code->columns_of[first + e], shift = code->shifts[first + e], turn = state->turn[column];
+            const size_t begin = shift >= turn ? shift - turn : shift + lifting - turn;
+            from[e] = ldpc_array(state, column, state->current[column]) + begin;
+            to[e] = ldpc_array(state, column, !state->current[column]);
+            wrap[e] = lifting - begin;
+            state->turn[column] = shift;
+            state->current[column] = !state->current[column];
+        }
         for (size_t lane = 0; lane < lifting; lane += LANES) {
+            const size_t kept = row * vectors + lane / LANES;
+            const size_t slot = first * vectors + lane / LANES * degree;
             V least = ONE(LDPC_TOP), second = ONE(LDPC_TOP), sign = LOAD(state->target + row * lifting + lane);
+            RECALL(kept)
             for (uint32_t e = 0; e < degree; e++) {
-                size_t at = NAME(place)(lane, code->shifts[first + e], lifting);
-                int8_t *value = state->values + code->columns_of[first + e] * state->stride + at;
-                int8_t *copy = at < LANES ? value + lifting : value - lifting;
-                address[e] = value;
-                mirror[e] = at < LANES || at + LANES > lifting ? copy : state->dummy;
-                V in = SUB(LOAD(value), LOAD(state->messages + (first + e) * lifting + lane));
+                const int8_t *value = from[e] + lane - (lane >= wrap[e] ? lifting : 0);
+                V in = SUBS(LOAD(value), MESSAGE(slot + e));
                 STORE(held + e * LANES, in);
-                V size = MIN(ABS(in), ONE(LDPC_TOP));
+                V size = SIZE(in);
                 second = MIN(second, MAX(least, size));
                 least = MIN(least, size);
                 sign = XOR(sign, in);
             }
             unsatisfied += NEGATIVE(sign);
             const V usual = LOOKUP(least, table), other = LOOKUP(second, table);
+            REMEMBER(kept, usual, other)
             for (uint32_t e = 0; e < degree; e++) {
                 V in = LOAD(held + e * LANES);
-                V size = MIN(ABS(in), ONE(LDPC_TOP));
-                V out = SIGNED(SAME(size, least, other, usual), XOR(sign, in));
-                V value = CLIP(ADD(in, out));
-                STORE(state->messages + (first + e) * lifting + lane, out);
-                STORE(address[e], value);
-                STORE(mirror[e], value);
+                STORE(to[e] + lane, ADDS(in, OUT(slot + e, in, least, usual, other, sign)));
             }
         }
+        for (uint32_t e = 0; e < degree; e++) memcpy(to[e] + lifting, to[e], LDPC_PAD);
     }
     return unsatisfied;
 }
@@ -58,10 +60,33 @@ TARGET int NAME(ldpc_satisfied)(const ldpc_state *state) {
         for (size_t lane = 0; lane < lifting; lane += LANES) {
             V sign = LOAD(state->target + row * lifting + lane);
             for (uint32_t e = code->starts[row]; e < code->starts[row + 1]; e++) {
-                size_t at = NAME(place)(lane, code->shifts[e], lifting);
-                sign = XOR(sign, LOAD(state->values + code->columns_of[e] * state->stride + at));
+                const uint32_t column = code->columns_of[e], turn = state->turn[column];
+                size_t at = lane + code->shifts[e] + lifting - turn;
+                at -= at >= lifting ? lifting : 0;
+                at -= at >= lifting ? lifting : 0;
+                sign = XOR(sign, LOAD(ldpc_array(state, column, state->current[column]) + at));
             }
             if (NEGATIVE(sign)) return 0;
         }
     return 1;
 }
+
+#undef TARGET
+#undef NAME
+#undef V
+#undef LANES
+#undef LOAD
+#undef STORE
+#undef ONE
+#undef XOR
+#undef SUBS
+#undef ADDS
+#undef SIZE
+#undef MIN
+#undef MAX
+#undef LOOKUP
+#undef NEGATIVE
+#undef RECALL
+#undef MESSAGE
+#undef REMEMBER
+#undef OUT

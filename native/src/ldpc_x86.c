@@ -5,80 +5,100 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#define AVX2 __attribute__((target("avx2,popcnt"))) static inline
+AVX2 __m256i avx2_lookup(__m256i a, const uint8_t *table) {
+    __m256i out = _mm256_setzero_si256();
+    for (int part = 0; part < 4; part++) {
+        __m256i quarter = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(table + 16 * part)));
+        __m256i here = _mm256_cmpeq_epi8(_mm256_and_si256(a, _mm256_set1_epi8(0x30)), _mm256_set1_epi8((char)(16 * part)));
+        __m256i found = _mm256_shuffle_epi8(quarter, _mm256_and_si256(a, _mm256_set1_epi8(15)));
+        out = _mm256_or_si256(out, _mm256_and_si256(found, here));
+    }
+    return out;
+}
+AVX2 __m256i avx2_size(__m256i a) { return _mm256_abs_epi8(a); }
+AVX2 __m256i avx2_out(int8_t *place, __m256i in, __m256i least, __m256i usual, __m256i other, __m256i sign) {
+    __m256i size = _mm256_blendv_epi8(usual, other, _mm256_cmpeq_epi8(avx2_size(in), least));
+    __m256i mask = _mm256_cmpgt_epi8(_mm256_setzero_si256(), _mm256_xor_si256(sign, in));
+    __m256i out = _mm256_sub_epi8(_mm256_xor_si256(size, mask), mask);
+    _mm256_storeu_si256((__m256i *)(void *)place, out);
+    return out;
+}
+
 #define TARGET __attribute__((target("avx2,popcnt")))
 #define NAME(x) qkdd_avx2_##x
 #define V __m256i
 #define LANES 32
 #define LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
-#define STORE(p, a) _mm256_storeu_si256((__m256i *)(void *)(p), a)
+#define STORE(p, a) _mm256_store_si256((__m256i *)(void *)(p), a)
 #define ONE(x) _mm256_set1_epi8(x)
 #define XOR _mm256_xor_si256
-#define SUB _mm256_sub_epi8
-#define ADD _mm256_add_epi8
-#define ABS _mm256_abs_epi8
+#define SUBS _mm256_subs_epi8
+#define ADDS _mm256_adds_epi8
+#define SIZE avx2_size
 #define MIN _mm256_min_epu8
 #define MAX _mm256_max_epu8
-#define CLIP(a) _mm256_max_epi8(_mm256_min_epi8(a, ONE(LDPC_CLIP)), ONE(-LDPC_CLIP))
-#define SAME(a, b, x, y) _mm256_blendv_epi8(y, x, _mm256_cmpeq_epi8(a, b))
-#define NEGATIVE(a) ((size_t)__builtin_popcount((unsigned)_mm256_movemask_epi8(a)))
-TARGET static inline __m256i avx2_signed(__m256i a, __m256i s) {
-    __m256i mask = _mm256_cmpgt_epi8(_mm256_setzero_si256(), s);
-    return _mm256_sub_epi8(_mm256_xor_si256(a, mask), mask);
-}
-TARGET static inline __m256i avx2_lookup(__m256i a, const uint8_t *table) {
-    __m256i low = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)table));
-    __m256i high = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(table + 16)));
-    return _mm256_blendv_epi8(_mm256_shuffle_epi8(low, a), _mm256_shuffle_epi8(high, a),
-                              _mm256_cmpgt_epi8(a, _mm256_set1_epi8(15)));
-}
-#define SIGNED avx2_signed
 #define LOOKUP avx2_lookup
+#define NEGATIVE(a) ((size_t)__builtin_popcount((unsigned)_mm256_movemask_epi8(a)))
+#define RECALL(kept)
+#define MESSAGE(slot) LOAD(state->messages + (slot)*LANES)
+#define REMEMBER(kept, usual, other)
+#define OUT(slot, in, least, usual, other, sign) avx2_out(state->messages + (slot)*LANES, in, least, usual, other, sign)
 #include "ldpc_layer.h"
 
-#undef TARGET
-#undef NAME
-#undef V
-#undef LANES
-#undef LOAD
-#undef STORE
-#undef ONE
-#undef XOR
-#undef SUB
-#undef ADD
-#undef ABS
-#undef MIN
-#undef MAX
-#undef CLIP
-#undef SAME
-#undef NEGATIVE
-#undef SIGNED
-#undef LOOKUP
+/* Messages of a check differ in sign and in which of two magnitudes they have: a vector of checks keeps the two magnitudes, an edge
+ * two masks of a bit a lane. That is a quarter of the memory. Behind the edges' masks come the magnitudes. */
+#define AVX512 __attribute__((target("avx512f,avx512bw,popcnt"))) static inline
+typedef struct {
+    __mmask64 least, negative;
+} masks;
+AVX512 __m512i avx512_lookup(__m512i a, const uint8_t *table) {
+    __m512i out = _mm512_setzero_si512();
+    for (int part = 0; part < 4; part++) {
+        __m512i quarter = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(table + 16 * part)));
+        __mmask64 here =
+            _mm512_cmpeq_epi8_mask(_mm512_and_si512(a, _mm512_set1_epi8(0x30)), _mm512_set1_epi8((char)(16 * part)));
+        out = _mm512_mask_shuffle_epi8(out, here, quarter, _mm512_and_si512(a, _mm512_set1_epi8(15)));
+    }
+    return out;
+}
+AVX512 __m512i avx512_size(__m512i a) { return _mm512_abs_epi8(a); }
+AVX512 __m512i avx512_message(masks m, __m512i usual, __m512i other) {
+    __m512i size = _mm512_mask_blend_epi8(m.least, usual, other);
+    return _mm512_mask_sub_epi8(size, m.negative, _mm512_setzero_si512(), size);
+}
+AVX512 __m512i avx512_out(masks *place, __m512i in, __m512i least, __m512i usual, __m512i other, __m512i sign) {
+    masks m = {_mm512_cmpeq_epi8_mask(avx512_size(in), least), _mm512_movepi8_mask(_mm512_xor_si512(sign, in))};
+    *place = m;
+    return avx512_message(m, usual, other);
+}
 
+AVX512 __m512i avx512_plain(int8_t *place, __m512i in, __m512i least, __m512i usual, __m512i other, __m512i sign) {
+    masks m = {_mm512_cmpeq_epi8_mask(avx512_size(in), least), _mm512_movepi8_mask(_mm512_xor_si512(sign, in))};
+    __m512i out= avx512_message(m, usual, other);
+    _mm512_store_si512(place,out); return out;
+}
 #define TARGET __attribute__((target("avx512f,avx512bw,popcnt")))
 #define NAME(x) qkdd_avx512_##x
 #define V __m512i
 #define LANES 64
 #define LOAD(p) _mm512_loadu_si512(p)
-#define STORE(p, a) _mm512_storeu_si512(p, a)
+#define STORE(p, a) _mm512_store_si512(p, a)
 #define ONE(x) _mm512_set1_epi8(x)
 #define XOR _mm512_xor_si512
-#define SUB _mm512_sub_epi8
-#define ADD _mm512_add_epi8
-#define ABS _mm512_abs_epi8
+#define SUBS _mm512_subs_epi8
+#define ADDS _mm512_adds_epi8
+#define SIZE avx512_size
 #define MIN _mm512_min_epu8
 #define MAX _mm512_max_epu8
-#define CLIP(a) _mm512_max_epi8(_mm512_min_epi8(a, ONE(LDPC_CLIP)), ONE(-LDPC_CLIP))
-#define SAME(a, b, x, y) _mm512_mask_blend_epi8(_mm512_cmpeq_epi8_mask(a, b), y, x)
-#define NEGATIVE(a) ((size_t)__builtin_popcountll(_mm512_movepi8_mask(a)))
-TARGET static inline __m512i avx512_lookup(__m512i a, const uint8_t *table) {
-    __m512i low = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table));
-    __m512i high = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(table + 16)));
-    return _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(low, a), _mm512_cmpgt_epi8_mask(a, _mm512_set1_epi8(15)), high, a);
-}
-TARGET static inline __m512i avx512_signed(__m512i a, __m512i s) {
-    return _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(s), _mm512_setzero_si512(), a);
-}
-#define SIGNED avx512_signed
 #define LOOKUP avx512_lookup
+#define NEGATIVE(a) ((size_t)__builtin_popcountll(_mm512_movepi8_mask(a)))
+#define PLACE(slot) ((masks *)(void *)state->messages + (slot))
+#define MAGNITUDES(kept) \
+    (state->messages + code->starts[code->rows] * vectors * sizeof(masks) + (kept) * 2 * LANES)
+#define RECALL(kept)
+#define MESSAGE(slot) LOAD(state->messages + (slot)*LANES)
+#define REMEMBER(kept, usual, other)
+#define OUT(slot, in, least, usual, other, sign) avx512_plain(state->messages + (slot)*LANES, in, least, usual, other, sign)
 #include "ldpc_layer.h"
 #endif

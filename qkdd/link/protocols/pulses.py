@@ -341,15 +341,17 @@ class PulseAlice(_PulseEnd):
         self.registered_at = self._clock.monotonic()
 
     async def sift(self, turn: Turn) -> DecoyBlock:
+        parts: list[NDArray[np.uint8]] = []
         try:
-            return await self._sift(turn)
+            return await self._sift(turn, parts)
         finally:
+            for part in parts:
+                part.fill(0)
             if not self.source.on_demand:  # that one is told as the block goes on
                 await self.source.release(turn.stop)
 
-    async def _sift(self, turn: Turn) -> DecoyBlock:
+    async def _sift(self, turn: Turn, parts: list[NDArray[np.uint8]]) -> DecoyBlock:
         length, done, last = turn.stop - turn.start, 0, -self._apart
-        parts = [np.empty(0, np.uint8)]
         received = 0
         while done < length:
             piece = await self._session.receive(DetectedSlots, timeout=60.0)
@@ -368,6 +370,7 @@ class PulseAlice(_PulseEnd):
             if self.source.on_demand:
                 await self.source.release(turn.start + done)
         symbols = np.concatenate(parts)
+        parts.append(symbols)
         self.registered_at = max(self.registered_at, self._clock.monotonic() if self.source.on_demand else 0.0)
         bases_said = await self._session.receive(DetectedBases)
         if bases_said.block != turn.number or bases_said.count != len(symbols):

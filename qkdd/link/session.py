@@ -120,8 +120,12 @@ class LinkSession:
         finally:
             self._book.state(LinkState.IDLE)
             self._probes.fail(PeerClosed("the link's run ended before the error rate was measured"), everybody=True)
-            await self._end.source.stop()
-            await self._session.close()
+            try:
+                await self._end.source.stop()
+            except QkddError as error:  # what ended the run counts more; whoever opens the device next meets this one
+                _LOG.info("the device could not be stopped", **log.error_fields(error), link=self._config.name)
+            finally:
+                await self._session.close()
 
     async def _until_device_fails(self, turns: Coroutine[Any, Any, Outcome]) -> Outcome:
         """Run the turns; a device that fails ends them at once, and the other node is told why."""

@@ -71,6 +71,7 @@ class LabTagger:
         self.stopped = 0
         self.lose = False  # the next read reports a loss
         self.failure: QkddError | None = None  # raised by the next read
+        self.unstoppable = False  # a failure is raised by the stop as well
         self.missed_wraps = 0  # the stream is so many rollovers behind
         self.dark = False  # the fibre is unplugged: only a few dark clicks
 
@@ -101,6 +102,8 @@ class LabTagger:
 
     async def stop(self) -> None:
         self.stopped += 1
+        if self.unstoppable and self.failure is not None:
+            raise self.failure
 
 
 class Note(Message, frozen=True, tag="test.note"):

@@ -188,11 +188,15 @@ def test_drain_finishes_and_stops_both(make_pair, who):
 
 
 @pytest.mark.parametrize("who", ["alice", "bob"])
-def test_an_unplugged_tagger_ends_the_run_and_the_other_node_learns_why(make_pair, who):
+@pytest.mark.parametrize("stops", [True, False])
+def test_an_unplugged_tagger_ends_the_run_and_the_other_node_learns_why(make_pair, who, stops):
+    """Also when the tagger that is gone cannot be stopped: the session has to end in any case."""
+
     async def body(pair):
         await pair.until(lambda: pair.bob.accepted >= 1)
         node, other = (pair.alice, pair.bob) if who == "alice" else (pair.bob, pair.alice)
         pair.may_end = True
+        node.tagger.unstoppable = not stops
         node.tagger.failure = PeerUnreachable("stands for a device that is offline")
         await pair.until(lambda: node.task.done() and other.task.done())
         assert node.task.exception() is node.tagger.failure

@@ -37,6 +37,7 @@ TRANSFORM_LENGTH = 1 << 24
 HASH_SIZES = (64, 1024, 16384, 1 << 20)
 FRAME = 102_400
 IN_FLIGHT = 64
+BIT_BLOCK = 1 << 24
 CASCADE_FRAMES = 2000  # a run; frame error rates are over all runs
 # f of the best public variant in frames of 10^5 bits (cascade-cpp, ten variants measured side by side)
 BEST_CASCADE = {0.01: 1.053, 0.02: 1.057, 0.03: 1.060, 0.05: 1.065, 0.08: 1.082}
@@ -246,9 +247,25 @@ def cascade_rows(rng: np.random.Generator, frames: int) -> Iterator[Row]:
 
 
 def bit_rows(rng: np.random.Generator) -> Iterator[Row]:
-    key = rng.integers(0, 2, FRAME, dtype=np.uint8)
-    packing, copying = seconds(lambda: bits.pack_bits(key)), seconds(lambda: np.packbits(key))
-    yield row("pack_bits", FRAME / packing / 1e9, "Gbit/s", None, FRAME / copying / 1e9)
+    """In GB/s of what is read and written, beside a copy of as many bytes."""
+    m = BIT_BLOCK
+    key = rng.integers(0, 2, m, dtype=np.uint8)
+    packed, k = bits.pack_bits(key), m // 20
+    chosen = bits.random_subset(m, k, rng.bytes)
+    labels, where = rng.integers(0, 4, m, dtype=np.uint8), rng.random(m) < 0.5
+    copied = m / seconds(key.copy) / 1e9  # bytes a nanosecond that are read (and as many written)
+    figures: list[tuple[str, float, Callable[[], object]]] = [
+        ("pack_bits", m, partial(bits.pack_bits, key)),
+        ("unpack_bits", m, partial(bits.unpack_bits, packed, m)),
+        ("split_subset", 2 * m / 8, partial(bits.split_subset, packed, chosen, m, k)),
+        ("class_counts", m, partial(bits.class_counts, labels)),
+        ("class_counts under a mask", 2 * m, partial(bits.class_counts, labels, where)),
+    ]
+    for name, size, call in figures:
+        yield row(f"{name}, {m} bits, beside a copy", size / seconds(call) / 1e9, "GB/s", None, copied)
+    drawing = seconds(partial(bits.random_subset, m, k, rng.bytes))
+    numbers = seconds(partial(rng.bytes, 4 * k))
+    yield row(f"random_subset, {k} of {m}, without the random numbers", k / (drawing - numbers) / 1e6, "Mpositions/s")
 
 
 def rows() -> Iterator[Row]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qkdd_native._kernels import ffi, lib
-from qkdd_native.arrays import ByteLike, octets, pointer, size, vector
+from qkdd_native.arrays import ByteLike, octets, pointer, same_length, size, vector
 from qkdd_native.status import Status, StatusError, check
 
 
@@ -77,6 +77,22 @@ def split_subset(packed: ByteLike, chosen: ByteLike, m: int, k: int) -> tuple[by
     )
     check(code, "split_subset")
     return inside, outside
+
+
+def class_counts(labels: NDArray[np.uint8], chosen: NDArray[np.bool_] | None = None) -> NDArray[np.uint64]:
+    """uint64[256]: how many of the labels (uint8[n]) have each value, among those that are chosen (bool[n]; None: all).
+
+    Not constant-time: for labels that are public (bases, intensities, detectors), not for key bits.
+    """
+    labels = vector(labels, np.uint8, "labels")
+    mask = ffi.NULL
+    if chosen is not None:
+        wanted = vector(chosen, np.bool_, "chosen").view(np.uint8)
+        same_length(labels, wanted, "labels and chosen")
+        mask = pointer(wanted)
+    counts = np.empty(256, np.uint64)
+    check(lib.qkdd_class_counts(pointer(labels), mask, len(labels), pointer(counts)), "class_counts")
+    return counts
 
 
 def crc32c(data: ByteLike) -> int:

@@ -107,3 +107,31 @@ qkdd_status qkdd_subset_split(const uint8_t *bits, const uint8_t *map, size_t m,
     wipe(last, sizeof last);
     return QKDD_OK;
 }
+
+/* Eight tables side by side: neighbours of one class must not wait for each other's sums. What is not chosen counts in the upper
+ * half of a table. */
+qkdd_status qkdd_class_counts(const uint8_t *labels, const uint8_t *chosen, size_t count, uint64_t *counts) {
+    enum { TABLES = 8, CLASSES = 256, MOST = 1 << 30 };
+    uint32_t tables[TABLES][2 * CLASSES];
+    memset(counts, 0, CLASSES * sizeof *counts);
+    for (size_t done = 0; done < count;) {
+        size_t some = count - done < MOST ? count - done : MOST;
+        memset(tables, 0, sizeof tables);
+        const uint8_t *from = labels + done, *wanted = chosen ? chosen + done : NULL;
+        size_t i = 0;
+        if (wanted) {
+            for (; i + TABLES <= some; i += TABLES)
+                for (size_t t = 0; t < TABLES; t++) tables[t][from[i + t] | (size_t)(wanted[i + t] == 0) << 8]++;
+        } else {
+            for (; i + TABLES <= some; i += TABLES) {
+                uint64_t labels_of_eight = load_le64(from + i);
+                for (size_t t = 0; t < TABLES; t++) tables[t][labels_of_eight >> (8 * t) & 0xFF]++;
+            }
+        }
+        for (; i < some; i++) tables[0][from[i] | (size_t)(wanted && !wanted[i]) << 8]++;
+        for (size_t t = 0; t < TABLES; t++)
+            for (size_t c = 0; c < CLASSES; c++) counts[c] += tables[t][c];
+        done += some;
+    }
+    return QKDD_OK;
+}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from qkdd import kernels
 from qkdd.security.channel import BlockCounts
 from qkdd.security.errors import InconsistentCounts
 
@@ -74,7 +75,8 @@ def _floats(counts: Counts) -> tuple[float, ...]:
 
 def per_intensity(intensities: NDArray[np.uint8], where: NDArray[np.bool_], kinds: int) -> Counts:
     """How many of the rounds `where` have intensity 0, 1, …, kinds - 1. Raises InconsistentCounts on a further one."""
-    found = np.bincount(intensities[where], minlength=kinds)
-    if found.size > kinds:
-        raise InconsistentCounts(f"intensity {found.size - 1} in a block of {kinds} intensities", name="intensities")
-    return tuple(int(value) for value in found)
+    found = kernels.class_counts(intensities, where)
+    if found[kinds:].any():
+        further = int(np.flatnonzero(found)[-1])
+        raise InconsistentCounts(f"intensity {further} in a block of {kinds} intensities", name="intensities")
+    return tuple(int(value) for value in found[:kinds])

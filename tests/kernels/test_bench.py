@@ -22,6 +22,7 @@ def test_rows_have_the_agreed_form(monkeypatch, capsys, variant):
     monkeypatch.setattr(bench, "CLOCK_STRENGTHS", (0.1,))
     monkeypatch.setattr(bench, "FRAME", 1000)
     monkeypatch.setattr(bench, "CASCADE_FRAMES", 2)
+    monkeypatch.setattr(bench, "BIT_BLOCK", 1 << 16)
     monkeypatch.setattr("sys.argv", ["bench", "--json", "--variant", variant])
     before = kernels.variant()
     bench.main()

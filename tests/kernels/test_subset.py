@@ -52,6 +52,22 @@ def test_split_is_the_two_parts_in_order(m: int, share: float, seed: int) -> Non
     np.testing.assert_array_equal(kernels.unpack_bits(outside, m - k), bits[chosen == 0])
 
 
+@settings(max_examples=100)
+@given(st.integers(0, 3000), st.integers(1, 256), st.booleans(), st.integers(0, 2**32))
+def test_class_counts(n: int, classes: int, masked: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, chosen = rng.integers(0, classes, n, np.uint8), rng.random(n) < 0.5
+    found = kernels.class_counts(labels, chosen if masked else None)
+    np.testing.assert_array_equal(found, np.bincount(labels[chosen] if masked else labels, minlength=256))
+
+
+def test_class_counts_refuses_what_does_not_fit() -> None:
+    labels = np.zeros(5, np.uint8)
+    for arguments in [(labels.astype(np.int64),), (labels, np.zeros(4, np.bool_)), (labels, np.zeros(5, np.uint8))]:
+        with pytest.raises(kernels.KernelArgument):
+            kernels.class_counts(*arguments)
+
+
 def test_refusals() -> None:
     two = kernels.pack_bits(np.array([1, 0, 1, 0, 0], np.uint8))
     for kind, call in [

@@ -24,6 +24,7 @@ from qkdd.link.config import LinkShared
 from qkdd.link.delay_search import SYMBOL_ABSENT
 from qkdd.link.errors import DetectionsRefused
 
+_CORRECTION = 0.1  # slots
 _NO_PULSE = 3  # an intensity that does not exist
 # Alice's answer by bob's basis (high byte) and her symbol: 0 if her basis is another or no pulse went out, else 1 + intensity.
 _ANSWERS = np.zeros(512, np.uint8)
@@ -34,9 +35,10 @@ for _basis in (0, 1):
 
 
 def spacing(shared: LinkShared) -> int:
-    """Slots between two detections at least: the dead time, less the width of the gate and what a clock may be off."""
+    """Slots between two detections at least: the dead time, less the width of the gate, what a clock may be off, and what the
+    loop may correct between the two."""
     slots = shared.dead_ps / shared.slot_ps * (1 - 3 * shared.clock_error_max) - float(shared.gate)
-    return max(1, math.ceil(slots - 1e-9))
+    return max(1, math.ceil(slots - _CORRECTION))
 
 
 def encode_slots(slots: NDArray[np.int64], first: int, apart: int) -> bytes:

@@ -181,18 +181,22 @@ def _search(
                 wide = _judge(a, b, found.origin_ps, lag, clock_error, resolution_ps, rivals, number)
                 found = wide if wide is not None and wide.surprise > found.surprise else found
             if found is not None:
-                return _sharpened(a, b, found, resolution_ps)
+                return _sharpened(a, b, found, clock_error, resolution_ps)
     return None
 
 
-def _sharpened(a: Times, b: Times, found: ClockFound, resolution_ps: float) -> ClockFound:
-    """The narrower the lag is known, the longer a stretch can be looked at, and the better both are known."""
+def _sharpened(a: Times, b: Times, found: ClockFound, clock_error: float, resolution_ps: float) -> ClockFound:
+    """The better the frequency is known, the longer a stretch can be summed without wider bins, and the better it gets."""
+    density = len(b) / float(b[-1] - b[0]) * len(a) / float(a[-1] - a[0])
     for _ in range(4):
-        if found.offset_error_ps <= 10 * resolution_ps:
+        if found.offset_error_ps <= 10 * resolution_ps and found.drift_error <= max(0.01 * clock_error, 1e-8):
             break
         lag = _Lag(found.offset_ps, 4 * found.offset_error_ps, found.drift, 0.0)
-        closer = _judge(a, b, found.origin_ps, lag, 2 * found.drift_error, resolution_ps, 1, found.level)
-        if closer is None:
+        error = min(2 * found.drift_error, 2 * clock_error)
+        longer = 20 * found.offset_error_ps / error  # keeps 64 slopes within bins of the same width
+        pairs = int(min(density * lag.width_ps * longer, _PAIRS[-1])) + 1
+        closer = _closer(a, b, found.origin_ps, lag, error, resolution_ps, 1, found.level, pairs)
+        if closer is None or closer.surprise < SURPRISE or closer.drift_error > 0.8 * found.drift_error:
             break
         found = closer
     return found

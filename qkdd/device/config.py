@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from qkdd.core.config import Section
 from qkdd.device import registry
@@ -85,6 +88,21 @@ def place_key(config: DeviceConfig) -> str:
     if config.python:
         return f"python:{os.path.abspath(config.python)}#{config.driver}{which}"
     return f"recording:{os.path.realpath(config.recording)}"
+
+
+def resolved(config: DeviceConfig, base: Path) -> DeviceConfig:
+    """Paths of files as seen from `base`, the folder of the configuration. Names without a slash stay: they are looked up."""
+
+    def place(text: str) -> str:
+        return str(base / text) if "/" in text else text
+
+    return msgspec.structs.replace(
+        config,
+        library=place(config.library),
+        program=(place(config.program[0]), *config.program[1:]) if config.program else (),
+        python=place(config.python),
+        recording=str(base / config.recording) if config.recording else "",
+    )
 
 
 def check_devices(devices: Mapping[str, DeviceConfig]) -> Iterator[tuple[str, str, str]]:

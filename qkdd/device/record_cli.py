@@ -16,6 +16,7 @@ from qkdd.core.clock import Clock, SystemClock
 from qkdd.core.counters import RecordingMeter
 from qkdd.core.errors import QkddError
 from qkdd.device import DeviceConfig, Driver, TimeTagger, build
+from qkdd.device.config import resolved
 from qkdd.device.errors import DeviceConfigError
 from qkdd.device.recording import RecordingWriter
 
@@ -59,7 +60,7 @@ def read_device(path: Path, name: str) -> DeviceConfig:
         raise DeviceConfigError(f"{path}: {error}") from None
     for key, problem, _ in section.check():
         raise DeviceConfigError(f"devices.{name}.{key}: {problem}")
-    return section
+    return resolved(section, path.resolve().parent)
 
 
 async def _record(driver: Driver, target: Path, seconds: float, clock: Clock) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from qkdd.core.endpoint import Endpoint
 from qkdd.core.errors import ConfigError, CredentialError, QkddError
 from qkdd.core.sealing import load_master_key
 from qkdd.device import DeviceConfig, Driver, TimeTagger, build, check_devices
+from qkdd.device.config import resolved
 from qkdd.keys import KeysConfig
 from qkdd.link.config import SLOT_BINS, LinkConfig, LinkShared
 from qkdd.node.calibration import CalibrationConfig
@@ -156,6 +157,7 @@ def absolute(config: NodeConfig, base: Path, environment: Mapping[str, str]) -> 
             master_key=place(config.node.master_key),
         ),
         control=replace(config.control, socket=place(config.control.socket)),
+        devices={name: resolved(device, base) for name, device in config.devices.items()},
         peer=files(config.peer),
         keys=files(config.keys),
         firmware=replace(config.firmware, trust=tuple(place(path) for path in config.firmware.trust)),

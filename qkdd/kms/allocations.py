@@ -7,15 +7,19 @@ Functions of a connection, run inside the store's transactions; they have no oth
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import replace
 
+import msgspec
 import sqlalchemy as sa
 
 from qkdd.core.database import is_alive, owner
 from qkdd.core.errors import StorageFailed
 from qkdd.core.sealing import Sealer
 from qkdd.kms import chunks
-from qkdd.kms.key_ids import split
+from qkdd.kms.allocation import EVERYTHING, Allocation, Conflict, Fetched, FetchRefused, Piece, from_row
+from qkdd.kms.classes import KeyClass
+from qkdd.kms.key_ids import key_id, split
+from qkdd.kms.mixing import Mixer
 from qkdd.kms.schema import (
     ALLOCATIONS,
     CHUNKS,
@@ -31,73 +35,16 @@ from qkdd.kms.schema import (
 _CHUNKS_AT_ONCE = 64
 _SMALL_CHUNK = 4096  # bytes; a first look for this size finds enough chunks of a usual block
 
-Piece = tuple[str, int, int]  # chunk id, first byte, byte after the last
-
-
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """One draw: `amount` keys of `key_bytes` bytes, cut in order from `pieces` taken as one string of bytes."""
-
-    id: bytes
-    master: str
-    slaves: tuple[str, ...]
-    key_bytes: int
-    amount: int
-    pieces: tuple[Piece, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """The other site's ranges and ours do not fit: one of the stores was restored. `cursor`: first free byte here."""
-
-    chunk_id: str
-    reason: str
-    cursor: int
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """For the log."""
-        return {"chunk": self.chunk_id, "reason": self.reason}
-
-
-EVERYTHING = 1 << 40  # a conflict's cursor that skips the whole chunk
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """One key for a slave. `again`: a redelivery inside the window."""
-
-    key_id: str
-    key: bytes = field(repr=False)
-    slaves: tuple[str, ...]
-    again: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FetchRefused:
-    """Why nothing was given: "entitlement" or "missing"."""
-
-    reason: str
-
-
-def from_row(row: sa.Row[tuple[object, ...]]) -> Allocation:
-    return Allocation(
-        row.id,
-        row.master,
-        tuple(json.loads(row.slaves)),
-        row.key_bytes,
-        row.amount,
-        tuple((c, a, b) for c, a, b in json.loads(row.pieces)),
-    )
-
-
 _BY_ID = sa.select(CHUNKS).where(CHUNKS.c.chunk_id.in_(sa.bindparam("ids", expanding=True)))
 _LEFT_OVER = (
     sa.select(ALLOCATIONS)
     .where(
         RESERVED,
         ALLOCATIONS.c.claimant.is_(None),
-        *(ALLOCATIONS.c[name] == sa.bindparam(name) for name in ("peer", "master", "slaves", "key_bytes", "amount")),
+        *(
+            ALLOCATIONS.c[name] == sa.bindparam(name)
+            for name in ("peer", "master", "slaves", "key_bytes", "amount", "key_class")
+        ),
     )
     .limit(1)
 )
@@ -152,6 +99,7 @@ def reserve(
         "slaves": json.dumps(wanted.slaves),
         "key_bytes": wanted.key_bytes,
         "amount": wanted.amount,
+        "key_class": wanted.key_class,
     }
     left_over = connection.execute(_LEFT_OVER, shape).one_or_none()
     if left_over is not None:
@@ -159,10 +107,10 @@ def reserve(
             ALLOCATIONS.update().where(ALLOCATIONS.c.id == left_over.id).values(claimant=owner(connection))
         )
         return from_row(left_over)
-    need = wanted.key_bytes * wanted.amount
+    need = wanted.quantum_bytes
     if chunks.pool_bytes(connection, peer).get(own, 0) < need:
         return None
-    pieces = _take_returned(connection, peer, need)
+    pieces = _take_returned(connection, peer, need) if need else []
     left = need - sum(stop - start for _, start, stop in pieces)
     most = 1 + left // _SMALL_CHUNK
     while left:
@@ -179,8 +127,9 @@ def reserve(
             raise AssertionError("the pool's counter and its chunks disagree")
         chunks.cut(connection, cuts)
         most = _CHUNKS_AT_ONCE
-    chunks.add_to_pool(connection, peer, own, -need)
-    result = Allocation(wanted.id, wanted.master, wanted.slaves, wanted.key_bytes, wanted.amount, tuple(pieces))
+    if need:
+        chunks.add_to_pool(connection, peer, own, -need)
+    result = replace(wanted, pieces=tuple(pieces))
     _insert(connection, peer, result, AllocationState.RESERVED, expected, now, owner(connection))
     return result
 
@@ -226,6 +175,9 @@ def _insert(
             "expected": expected,
             "fetched": 0,
             "created": now,
+            "key_class": allocation.key_class,
+            "offer": msgspec.json.encode(allocation.offer).decode() if allocation.offer is not None else None,
+            "mix": allocation.mix,
         },
     )
 
@@ -247,7 +199,16 @@ def unclaim_dead(connection: sa.Connection) -> None:
             connection.execute(query.values(claimant=None))
 
 
-def deliver(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> bytes:
+def give_up(connection: sa.Connection, allocation_id: bytes) -> None:
+    """A reservation that the other site refused for its offer: `qkdd.kms.voiding` brings its bytes back."""
+    connection.execute(
+        ALLOCATIONS.update()
+        .where(RESERVED, ALLOCATIONS.c.id == allocation_id, ALLOCATIONS.c.claimant == owner(connection))
+        .values(state=AllocationState.VOIDING, claimant=None)
+    )
+
+
+def deliver(connection: sa.Connection, sealer: Sealer, own: str, peer: str, allocation: Allocation) -> bytes:
     """`reserved → delivered`: the keys for the master, one behind the other. To be called once the other site has recorded
     the allocation.
 
@@ -257,6 +218,11 @@ def deliver(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -
     if changed is None:
         raise StorageFailed("the store was lost while a draw was under way; its reservation is no longer ours")
     text, rows = _text(connection, sealer, allocation)
+    if allocation.mix is not None:
+        mixer, size = Mixer(sealer, own, peer, allocation), allocation.key_bytes
+        text = b"".join(
+            mixer.key(key_id(allocation.id, n), text[n * size : (n + 1) * size]) for n in range(allocation.amount)
+        )
     if not changed.expected:  # every slave is at the other site
         _finish(connection, allocation.id, rows)
     return text
@@ -303,7 +269,14 @@ def record(connection: sa.Connection, peer: str, allocation: Allocation, expecte
 
 
 def fetch(
-    connection: sa.Connection, sealer: Sealer, master: str, slave: str, ids: list[str], now: float, window: float
+    connection: sa.Connection,
+    sealer: Sealer,
+    own: str,
+    master: str,
+    slave: str,
+    ids: list[str],
+    now: float,
+    window: float,
 ) -> list[Fetched] | FetchRefused:
     """The keys that `master` obtained and `slave` may have, all or none (ETSI GS QKD 014, 5.4)."""
     known: dict[bytes, sa.Row[tuple[object, ...]]] = {}
@@ -339,11 +312,13 @@ def fetch(
     if missing:
         return FetchRefused("missing")
     texts = {allocation_id: _text(connection, sealer, from_row(row))[0] for allocation_id, row in known.items()}
+    mixers = {allocation_id: _mixer(sealer, own, row) for allocation_id, row in known.items()}
     result = []
     for text, allocation_id, number, again in wanted:
         row = known[allocation_id]
-        key = texts[allocation_id][number * row.key_bytes : (number + 1) * row.key_bytes]
-        result.append(Fetched(text, key, tuple(json.loads(row.slaves)), again))
+        quantum = texts[allocation_id][number * row.key_bytes : (number + 1) * row.key_bytes]
+        key = mixers[allocation_id].key(text, quantum)
+        result.append(Fetched(text, key, tuple(json.loads(row.slaves)), again, KeyClass(row.key_class)))
         if not again:
             connection.execute(DELIVERIES.insert().values(allocation=allocation_id, number=number, sae=slave, time=now))
             connection.execute(
@@ -362,6 +337,11 @@ def fetch(
     return result
 
 
+def _mixer(sealer: Sealer, own: str, row: sa.Row[tuple[object, ...]]) -> Mixer:
+    drawing, recording = (own, row.peer) if row.state == AllocationState.DELIVERED else (row.peer, own)
+    return Mixer(sealer, drawing, recording, from_row(row))
+
+
 def finish(connection: sa.Connection, allocation: Allocation) -> None:
     """No one here needs this allocation any more; chunks that are used up with it are erased."""
     rows = chunk_rows(connection, allocation.pieces)
@@ -372,7 +352,8 @@ def _finish(connection: sa.Connection, allocation_id: bytes, rows: list[int]) ->
     """rows: of the chunks, one for each piece."""
     if connection.execute(_GONE, {"of": allocation_id}).rowcount:
         connection.execute(_NO_DELIVERIES, {"of": allocation_id})
-        chunks.close(connection, rows)
+        if rows:
+            chunks.close(connection, rows)
 
 
 def expire(connection: sa.Connection, now: float, lifetime: float, window: float) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from qkdd.core.errors import ConfigError
 from qkdd.core.postgres import Postgres, parse
 from qkdd.core.sqlite_file import SqliteFile
 from qkdd.core.units import Seconds
+from qkdd.kms.classes import KeyClass
+from qkdd.kms.exchange import CURVES
 from qkdd.peer.tls import Suite, TlsProfile
 
 
@@ -106,12 +108,35 @@ class Sae(Section, frozen=True, kw_only=True):
 
 
 class Pair(Section, frozen=True, kw_only=True):
-    """Two applications that may share keys, in both directions unless `one_way`. `peer`: the KMS whose link pays."""
+    """Two applications that may share keys, in both directions unless `one_way`. `peer`: the KMS whose link pays.
+
+    classes: what they may get, most wanted first; "pqc-only" at the end allows the fallback.
+    """
 
     master: str
     slave: str
     peer: str
     one_way: bool = False
+    classes: tuple[KeyClass, ...] = (KeyClass.ITS,)
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            yield "classes", "names no class, or one twice", 'use ["its"], ["hybrid"] or ["hybrid", "pqc-only"]'
+        if KeyClass.PQC_ONLY in self.classes[:-1]:
+            yield "classes", "pqc-only before another class: quantum key would never be used", "name it last"
+
+
+class HybridExchange(Section, frozen=True, kw_only=True):
+    """Of the post-quantum share in `hybrid` and `pqc-only` keys. `curve`: nothing, "X25519" or "P-384" beside ML-KEM-1024."""
+
+    curve: str = ""
+    lifetime: Seconds = Seconds(600.0)  # of a pair of key-encapsulation keys
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        if self.curve not in CURVES:
+            yield "curve", f"{self.curve!r} is unknown", f"use one of {', '.join(repr(c) for c in CURVES)}"
+        if not 10 <= self.lifetime <= 86_400:
+            yield "lifetime", "must lie between 10 s and a day", 'use "10 min"'
 
 
 class Limits(Section, frozen=True, kw_only=True):
@@ -191,6 +216,7 @@ class KmsConfig(Section, frozen=True, kw_only=True):
     saes: dict[str, Sae]
     pairs: tuple[Pair, ...]
     limits: Limits = Limits()
+    hybrid: HybridExchange = HybridExchange()
 
     def store_place(self) -> Place:
         """Where the keys are kept."""

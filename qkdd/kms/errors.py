@@ -90,3 +90,18 @@ class PoolFull(KmsError):
     meaning = "The pool holds as much key as its limit allows; the node keeps its chunks and offers them again."
     default_remedy = "Nothing if applications draw slowly; otherwise raise `pool_bytes`."
     retry_after = 10
+
+
+class ClassRefused(KmsError):
+    code = "QKD-KMS-CLASS"
+    meaning = "An application asked for a class of key that policy does not let this pair have; no key was given out."
+    default_remedy = "Ask for a class that `classes` of the pair names, or change the pair on both sites."
+    status = 400
+
+
+class ExchangeRefused(KmsError):
+    code = "QKD-KMS-EXCHANGE"
+    kind = Kind.PERMANENT
+    meaning = "The post-quantum exchange of the two KMSs does not fit; no key was given out and none was lost."
+    default_remedy = "Give both sites the same `curve` in [hybrid], and the same program version."
+    retry_after = 30

@@ -48,7 +48,7 @@ class Etsi014:
             slaves = (slave, *wanted.additional)
             for other in slaves:
                 self._access.pair(master, other, _UNKNOWN)
-            keys = await self._service.draw(master, slaves, wanted.number, wanted.size // 8)
+            keys = await self._service.draw(master, slaves, wanted.number, wanted.size // 8, wanted.key_class)
         self._meter.add("qkdd_kms_interface_keys_total", len(keys), interface="etsi014")
         return respond(codec.container(keys))
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from qkdd.kms.classes import KeyClass
 from qkdd.kms.config import Limits
 from qkdd.kms.errors import KmsError, RequestRefused
 from qkdd.kms.key_ids import canonical
 from qkdd.kms.service import Key
 
 MULTICAST_EXTENSION = "qkdd_shared_with"
+CLASS_EXTENSION = "qkdd_class"
 INSECURE_EXTENSION = "qkdd_insecure"
 _MAX_ID = 256  # characters of an SAE ID
 
@@ -25,6 +27,7 @@ class KeyRequest:
     number: int
     size: int
     additional: tuple[str, ...]
+    key_class: KeyClass | None = None
 
 
 def _refuse(message: str, **details: Any) -> RequestRefused:
@@ -99,9 +102,15 @@ def key_request(body: dict[str, Any], slave: str, limits: Limits) -> KeyRequest:
         raise _refuse("additional_slave_SAE_IDs shall be an array of strings")
     mandatory = _objects(body, "extension_mandatory")
     _objects(body, "extension_optional")  # may be ignored, but not malformed
-    if any(entry for entry in mandatory):
-        raise _refuse("not all extension_mandatory parameters are supported")
-    return _limited(number, size, additional, slave, limits)
+    key_class = None
+    for name, value in (item for entry in mandatory for item in entry.items()):
+        if name != CLASS_EXTENSION or key_class is not None:
+            raise _refuse("not all extension_mandatory parameters are supported")
+        try:
+            key_class = KeyClass(value)
+        except ValueError:
+            raise _refuse("not all extension_mandatory request options could be met") from None
+    return replace(_limited(number, size, additional, slave, limits), key_class=key_class)
 
 
 def key_request_query(query: list[tuple[str, str]], slave: str, limits: Limits) -> KeyRequest:
@@ -170,13 +179,12 @@ def container(keys: Sequence[Key]) -> bytes:
     entries = []
     for key in keys:
         entry: dict[str, Any] = {"key_ID": key.key_id, "key": base64.b64encode(key.key).decode("ascii")}
-        extension: dict[str, Any] = {}
+        extension: dict[str, Any] = {CLASS_EXTENSION: key.key_class}
         if len(key.slaves) > 1:
             extension[MULTICAST_EXTENSION] = len(key.slaves)
         if key.synthetic:
             extension[INSECURE_EXTENSION] = "synthetic key of qkdd-kms dev-pair"
-        if extension:
-            entry["key_extension"] = extension
+        entry["key_extension"] = extension
         entries.append(entry)
     return json.dumps({"keys": entries}).encode()
 

@@ -10,7 +10,9 @@ import aiohttp
 import msgspec
 
 from qkdd.core.clock import Clock
+from qkdd.kms.classes import KeyClass
 from qkdd.kms.errors import PeerKmsDown
+from qkdd.kms.exchange import Offer
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
@@ -28,21 +30,28 @@ class Held(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chunks: Annotated[list[Text], msgspec.Meta(max_length=1024)]
 
 
-class Announce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`allocations`: I am about to give these bytes to one of my masters; remember them for your slaves."""
+class Announce(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`allocations`: I am about to give these bytes to one of my masters; remember them for your slaves.
+
+    A class with a post-quantum share brings its offer and a confirmation; a `pqc-only` draw has no pieces.
+    """
 
     id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{24}$")]
     master: Text
     slaves: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=256)]
     key_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
     amount: Annotated[int, msgspec.Meta(ge=1, le=4096)]
-    pieces: Annotated[list[tuple[Text, Count, Count]], msgspec.Meta(min_length=1, max_length=65536)]
+    pieces: Annotated[list[tuple[Text, Count, Count]], msgspec.Meta(max_length=65536)]
+    key_class: KeyClass = KeyClass.ITS
+    offer: Offer | None = None
+    confirmation: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
 
-class Noted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Noted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Written down durably, or not: `conflict` with the chunk and this side's cursor.
 
-    `configured` is false when the two configurations differ: then nothing is wrong with the range.
+    `configured` is false when the two configurations differ: then nothing is wrong with the range. `stale`: the offer's
+    bundle is gone, or it does not open: nothing is wrong with the range either, the draw needs a new offer.
     """
 
     recorded: bool
@@ -50,13 +59,18 @@ class Noted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     conflict: str = ""
     chunk_id: str = ""
     cursor: Count = 0
+    stale: bool = False
+
+
+class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`exchange`: give me public keys (a Bundle) for draws with a post-quantum share."""
 
 
 class Void(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`void`: I gave this draw up, none of its keys went to anyone; forget it."""
 
     id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{24}$")]
-    pieces: Annotated[list[tuple[Text, Count, Count]], msgspec.Meta(min_length=1, max_length=65536)]
+    pieces: Annotated[list[tuple[Text, Count, Count]], msgspec.Meta(max_length=65536)]
 
 
 class Voided(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

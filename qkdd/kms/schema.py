@@ -88,6 +88,9 @@ ALLOCATIONS = sa.Table(
     sa.Column("fetched", sa.BigInteger, nullable=False),
     sa.Column("created", sa.Float, nullable=False),  # service time, see qkdd.kms.store.Store.now
     sa.Column("done", sa.Float),
+    sa.Column("key_class", sa.Text, nullable=False, server_default="its"),  # qkdd.kms.classes.KeyClass
+    sa.Column("offer", sa.Text),  # qkdd.kms.exchange.Offer, of a class that has a post-quantum share
+    sa.Column("mix", sa.LargeBinary),  # that share, sealed; erased with the row
     sa.Index("allocations_reserved", "state", sqlite_where=_RESERVED, postgresql_where=_RESERVED),
     sa.Index("allocations_by_age", "created"),
     sa.Index("allocations_done", "done", sqlite_where=_DONE, postgresql_where=_DONE),
@@ -120,6 +123,16 @@ DELIVERIES = sa.Table(
     sa.Column("time", sa.Float, nullable=False),
 )
 
+EXCHANGES = sa.Table(
+    "exchanges",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("peer", sa.Text, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),  # service time
+    sa.Column("bundle", sa.LargeBinary, nullable=False),  # qkdd.kms.exchange.Bundle
+    sa.Column("sealed", sa.LargeBinary, nullable=False),  # its private keys
+)
+
 META = sa.Table("meta", METADATA, sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.Float))
 
 
@@ -145,7 +158,17 @@ def _version_3(connection: sa.Connection) -> None:
         connection.exec_driver_sql("ALTER TABLE allocations DROP COLUMN claimed")
 
 
-MIGRATIONS = (_version_1, _version_2, _version_3)
+def _version_4(connection: sa.Connection) -> None:
+    """Classes of keys with a post-quantum share. What a version 3 drew is of class its."""
+    EXCHANGES.create(connection, checkfirst=True)
+    columns = {column["name"] for column in sa.inspect(connection).get_columns("allocations")}
+    blob = "BYTEA" if connection.dialect.name == "postgresql" else "BLOB"
+    for name, kind in (("key_class", "TEXT NOT NULL DEFAULT 'its'"), ("offer", "TEXT"), ("mix", blob)):
+        if name not in columns:
+            connection.exec_driver_sql(f"ALTER TABLE allocations ADD COLUMN {name} {kind}")
+
+
+MIGRATIONS = (_version_1, _version_2, _version_3, _version_4)
 
 
 def kms_store(place: Place) -> Database:

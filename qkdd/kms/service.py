@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Concatenate, ParamSpec, TypeVar, overload
 
@@ -20,11 +20,22 @@ from qkdd.core.errors import QkddError
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
 from qkdd.kms import allocations, chunks, voiding
-from qkdd.kms.allocations import Allocation, Conflict, Fetched, FetchRefused
+from qkdd.kms.allocation import Allocation, Conflict, Fetched, FetchRefused
+from qkdd.kms.classes import ClassPolicy, Fallback, KeyClass
 from qkdd.kms.config import KmsConfig
-from qkdd.kms.errors import KeysNotFound, NotEnoughKey, NotEntitled, PeerDisagrees, StoreMismatch
+from qkdd.kms.errors import (
+    ExchangeRefused,
+    KeysNotFound,
+    NotEnoughKey,
+    NotEntitled,
+    PeerDisagrees,
+    RequestRefused,
+    StoreMismatch,
+)
+from qkdd.kms.exchange import MAX_DERIVED, Bundle
+from qkdd.kms.hybrid import STALE, Hybrid
 from qkdd.kms.key_ids import key_id
-from qkdd.kms.plane import Announce, Borrow, Held, Holds, Lent, Noted, PeerKms, Void, Voided
+from qkdd.kms.plane import Announce, Borrow, Exchange, Held, Holds, Lent, Noted, PeerKms, Void, Voided
 from qkdd.kms.schema import META
 
 P = ParamSpec("P")
@@ -70,6 +81,7 @@ class Key:
     key: bytes = field(repr=False)
     slaves: tuple[str, ...]
     synthetic: bool = False  # from `qkdd-kms dev-pair`: no secret
+    key_class: KeyClass = KeyClass.ITS
 
 
 class KeyBatch(Sequence[Key]):
@@ -94,7 +106,8 @@ class KeyBatch(Sequence[Key]):
         number = range(len(self))[index]
         size = self._allocation.key_bytes
         key = self._text[number * size : (number + 1) * size]
-        return Key(key_id(self._allocation.id, number), key, self._allocation.slaves, self._synthetic)
+        allocation = self._allocation
+        return Key(key_id(allocation.id, number), key, allocation.slaves, self._synthetic, allocation.key_class)
 
     def __repr__(self) -> str:
         return f"KeyBatch({len(self)} keys of {8 * self._allocation.key_bytes} bits)"
@@ -126,6 +139,10 @@ class KeyService:
             self._pairs[pair.master, pair.slave] = pair.peer
             if not pair.one_way:
                 self._pairs[pair.slave, pair.master] = pair.peer
+        classes = {(pair.master, pair.slave): pair.classes for pair in config.pairs}
+        back = {(p.slave, p.master): p.classes for p in config.pairs if not p.one_way}
+        self._policy, self._fallback = ClassPolicy(back | classes), Fallback(meter, audit)
+        self._hybrid = Hybrid(config.hybrid, self.own, self._now)
         self._wake = asyncio.Event()
         self._stuck: set[bytes] = set()  # reservations that could not be set free: the disk was full
         self._borrowing = {name: asyncio.Lock() for name in peers}
@@ -267,6 +284,7 @@ class KeyService:
         now = await self._run(_service_time, own)
         self._time_base += now - own  # another process of this KMS has run for longer
         await self._run(allocations.unclaim_dead)
+        await self._run(self._hybrid.expire)
         _, expired = await self._run(allocations.expire, now, limits.key_lifetime, limits.redelivery_window)
         if expired:
             self._meter.add("qkdd_kms_expired_total", expired)
@@ -304,19 +322,45 @@ class KeyService:
             amount = (await self.pool(peer)).get(self.own, 0)
         return min(amount * 8 // size, self.config.limits.max_key_count)
 
-    async def draw(self, master: str, slaves: tuple[str, ...], amount: int, key_bytes: int) -> KeyBatch:
+    async def draw(
+        self, master: str, slaves: tuple[str, ...], amount: int, key_bytes: int, key_class: KeyClass | None = None
+    ) -> KeyBatch:
         """`amount` new keys for `master`; each slave may fetch each of them once.
 
-        The other site has written them down before this returns. Raises NotEntitled, NotEnoughKey, PeerKmsDown,
-        PeerDisagrees, StorageFull, StorageFailed; then no key left, and what was reserved can be drawn again.
+        key_class: what the application insists on; else the first of its pairs' classes for which there is key.
+        The other site has written them down before this returns. Raises NotEntitled, ClassRefused, NotEnoughKey, PeerKmsDown,
+        PeerDisagrees, ExchangeRefused, StorageFull, StorageFailed; then no key left, and what was reserved can be drawn again.
         """
         paying = {self.pair(master, slave) for slave in slaves}
         if len(paying) != 1:
             raise NotEntitled("the slaves are served over different links")
         peer = paying.pop()
+        choices = self._policy.choices(master, slaves, key_class)
+        for choice in choices:
+            try:
+                batch = await self._draw(peer, Allocation(b"", master, slaves, key_bytes, amount, (), choice))
+            except NotEnoughKey:
+                if choice is choices[-1]:
+                    raise
+                continue
+            if key_class is None:
+                self._fallback.note(
+                    peer, master, slaves[0], fallen=choice is KeyClass.PQC_ONLY and choice is not choices[0]
+                )
+            return batch
+        raise AssertionError("a policy without classes")
+
+    async def _draw(self, peer: str, shape: Allocation) -> KeyBatch:
+        """shape: an allocation without id and pieces."""
+        master, slaves, amount, key_bytes = shape.master, shape.slaves, shape.amount, shape.key_bytes
+        if shape.key_class is not KeyClass.ITS and key_bytes > MAX_DERIVED:
+            raise RequestRefused("size is above the limit of derived keys", max_key_size=8 * MAX_DERIVED)
         expected = amount * sum(slave in self.config.saes for slave in slaves)
-        wanted = Allocation(secrets.token_bytes(12), master, slaves, key_bytes, amount, ())
         for _ in range(_ATTEMPTS):
+            wanted = replace(shape, id=secrets.token_bytes(12))
+            if shape.key_class is not KeyClass.ITS:
+                offer, mix = await self._hybrid.offer(peer, self._peers[peer], self._sealer, wanted.id)
+                wanted = replace(wanted, offer=offer, mix=mix)
             allocation = await self._run(allocations.reserve, self.own, peer, wanted, expected, self._now())
             if allocation is None:
                 if await self._borrow(peer, key_bytes * amount):
@@ -325,7 +369,10 @@ class KeyService:
             try:
                 conflict = await self._announce(peer, allocation)
                 if conflict is None:
-                    text = await self._run(allocations.deliver, self._sealer, allocation)
+                    text = await self._run(allocations.deliver, self._sealer, self.own, peer, allocation)
+                elif conflict is STALE:
+                    self._hybrid.forget(peer)
+                    await self._run(allocations.give_up, allocation.id)
                 else:
                     self._meter.add("qkdd_kms_conflicts_total")
                     _LOG.warning("the other KMS refuses a range", peer=peer, **conflict.facts)
@@ -336,12 +383,20 @@ class KeyService:
             if conflict is None:
                 first = key_id(allocation.id, 0)
                 self._audit.write(
-                    "keys drawn", master=master, slave=slaves[0], count=amount, bits=8 * key_bytes, first=first
+                    "keys drawn",
+                    master=master,
+                    slave=slaves[0],
+                    count=amount,
+                    bits=8 * key_bytes,
+                    first=first,
+                    key_class=shape.key_class,
                 )
                 await self._audit.settled()
                 self._meter.add("qkdd_kms_keys_drawn_total", amount)
+                self._meter.add("qkdd_kms_class_keys_total", amount, key_class=shape.key_class)
                 return KeyBatch(allocation, text, self._synthetic)
-            wanted = Allocation(secrets.token_bytes(12), master, slaves, key_bytes, amount, ())
+        if conflict is STALE:
+            raise ExchangeRefused(f"{peer} opens none of our offers", peer=peer)
         raise NotEnoughKey("not enough key in the pool that both sites agree on", bits=8 * key_bytes * amount)
 
     async def _announce(self, peer: str, allocation: Allocation) -> Conflict | None:
@@ -352,10 +407,15 @@ class KeyService:
             allocation.key_bytes,
             allocation.amount,
             list(allocation.pieces),
+            allocation.key_class,
+            allocation.offer,
+            self._hybrid.confirmation(self._sealer, peer, allocation),
         )
         noted = await self._peers[peer].call("allocations", message, Noted)
         if not noted.configured:
             raise PeerDisagrees(f"{peer} refuses the draw: {noted.conflict}", peer=peer)
+        if noted.stale:
+            return STALE
         return None if noted.recorded else Conflict(noted.chunk_id, noted.conflict, noted.cursor)
 
     async def _borrow(self, peer: str, need: int) -> bool:
@@ -373,7 +433,7 @@ class KeyService:
         """The keys with these IDs, all or none. Raises NotEntitled, KeysNotFound."""
         now, window = self._now(), self.config.limits.redelivery_window
         result: list[Fetched] | FetchRefused = await self._database.run(
-            lambda c: allocations.fetch(c, self._sealer, master, slave, ids, now, window)
+            lambda c: allocations.fetch(c, self._sealer, self.own, master, slave, ids, now, window)
         )
         if isinstance(result, FetchRefused):
             self._meter.add("qkdd_kms_refused_total", reason=result.reason)
@@ -384,7 +444,7 @@ class KeyService:
         self._audit.write("keys fetched", master=master, slave=slave, count=len(result), again=again, first=ids[0])
         await self._audit.settled()
         self._meter.add("qkdd_kms_keys_fetched_total", len(result))
-        return [Key(f.key_id, f.key, f.slaves, self._synthetic) for f in result]
+        return [Key(f.key_id, f.key, f.slaves, self._synthetic, f.key_class) for f in result]
 
     # what the other KMS asks of us
 
@@ -392,26 +452,42 @@ class KeyService:
         return Held(await self._database.run(lambda c: chunks.confirm(c, peer, message.chunks)))
 
     async def on_announce(self, peer: str, message: Announce) -> Noted:
-        slaves = tuple(message.slaves)
-        if sum(stop - start for _, start, stop in message.pieces) != message.key_bytes * message.amount:
+        slaves, key_class = tuple(message.slaves), message.key_class
+        allocation = Allocation(
+            bytes.fromhex(message.id),
+            message.master,
+            slaves,
+            message.key_bytes,
+            message.amount,
+            tuple(message.pieces),
+            key_class,
+            message.offer,
+        )
+        if sum(stop - start for _, start, stop in message.pieces) != allocation.quantum_bytes:
             return Noted(False, conflict="the pieces do not add up")
+        if (message.offer is None) != (key_class is KeyClass.ITS):
+            return Noted(False, conflict="the offer does not go with the class")
         ordered = sorted(message.pieces)
         if any(a[0] == b[0] and b[1] < a[2] for a, b in pairwise(ordered)):
             return Noted(False, conflict="the pieces overlap")
-        if any(slave in self.config.saes and self._pairs.get((message.master, slave)) != peer for slave in slaves):
+        here = [slave for slave in slaves if slave in self.config.saes]
+        if any(self._pairs.get((message.master, slave)) != peer for slave in here):
             return Noted(False, configured=False, conflict="no such pair in this KMS's configuration")
+        if not all(self._policy.allows(message.master, slave, key_class) for slave in here):
+            return Noted(False, configured=False, conflict=f"the pair may not have {key_class} here")
         if message.master in self.config.saes:
             return Noted(False, configured=False, conflict="the master is an application of this site")
-        allocation = Allocation(
-            bytes.fromhex(message.id), message.master, slaves, message.key_bytes, message.amount, tuple(message.pieces)
-        )
-        expected = message.amount * sum(slave in self.config.saes for slave in slaves)
-        now = self._now()
-        conflict = await self._database.run(lambda c: allocations.record(c, peer, allocation, expected, now))
+        expected = message.amount * len(here)
+        conflict = await self._run(self._hybrid.record, self._sealer, peer, allocation, expected, message.confirmation)
         if conflict is None:
             return Noted(True)
+        if conflict is STALE:
+            return Noted(False, conflict=conflict.reason, stale=True)
         self._meter.add("qkdd_kms_conflicts_total")
         return Noted(False, conflict=conflict.reason, chunk_id=conflict.chunk_id, cursor=conflict.cursor)
+
+    async def on_exchange(self, peer: str, _message: Exchange) -> Bundle:
+        return await self._run(self._hybrid.bundle, self._sealer, peer)
 
     async def on_void(self, peer: str, message: Void) -> Voided:
         allocation_id, pieces, now = bytes.fromhex(message.id), tuple(message.pieces), self._now()

@@ -16,8 +16,9 @@ from aiohttp import web
 
 from qkdd.core.counters import Meter
 from qkdd.kms.access import SaeAccess
+from qkdd.kms.classes import KeyClass
 from qkdd.kms.errors import KmsError, RequestRefused
-from qkdd.kms.etsi014_codec import INSECURE_EXTENSION
+from qkdd.kms.etsi014_codec import CLASS_EXTENSION, INSECURE_EXTENSION
 from qkdd.kms.http import respond
 from qkdd.kms.service import Key, KeyService
 
@@ -101,6 +102,8 @@ class Skip:
     def _answer(self, key: Key) -> web.Response:
         self._meter.add("qkdd_kms_interface_keys_total", interface="skip")
         body: dict[str, Any] = {"keyId": uuid.UUID(key.key_id).hex, "key": key.key.hex()}
+        if key.key_class is not KeyClass.ITS:
+            body[CLASS_EXTENSION] = key.key_class
         if key.synthetic:
             body[INSECURE_EXTENSION] = "synthetic key of qkdd-kms dev-pair"
         return respond(json.dumps(body).encode())

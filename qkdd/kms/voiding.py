@@ -12,7 +12,7 @@ import json
 import sqlalchemy as sa
 
 from qkdd.kms import allocations, chunks
-from qkdd.kms.allocations import Allocation, Piece
+from qkdd.kms.allocation import Allocation, Piece, from_row
 from qkdd.kms.schema import ALLOCATIONS, RESERVED, RETURNED, VOIDING, AllocationState
 
 
@@ -29,7 +29,7 @@ def begin(connection: sa.Connection, peer: str, before: float, limit: int) -> li
         .values(state=AllocationState.VOIDING)
     )
     rows = connection.execute(sa.select(ALLOCATIONS).where(VOIDING, ALLOCATIONS.c.peer == peer).limit(limit))
-    return [allocations.from_row(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 def forget(connection: sa.Connection, peer: str, allocation_id: bytes, pieces: tuple[Piece, ...], now: float) -> bool:
@@ -49,7 +49,7 @@ def forget(connection: sa.Connection, peer: str, allocation_id: bytes, pieces: t
         return True
     if known.state != AllocationState.RECORDED or known.fetched:
         return False
-    recorded = allocations.from_row(known)
+    recorded = from_row(known)
     rows = allocations.chunk_rows(connection, recorded.pieces)
     for chunk_id, start, stop in recorded.pieces:
         chunks.unuse(connection, rows[chunk_id].row, start, stop)
@@ -92,5 +92,6 @@ def end(connection: sa.Connection, own: str, peer: str, allocation: Allocation, 
         connection.execute(RETURNED.insert().values(row=rows[chunk_id].row, start=start, stop=stop, peer=peer))
         size += stop - start
     connection.execute(ALLOCATIONS.delete().where(ALLOCATIONS.c.id == allocation.id))
-    chunks.add_to_pool(connection, peer, own, size)
+    if size:
+        chunks.add_to_pool(connection, peer, own, size)
     return size

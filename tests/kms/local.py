@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Line:
         self.up = True
         self.script: list[str] = []
         self.sent: list[Any] = []
+        self.change: Callable[[str, bytes], bytes] = lambda _name, data: data  # what a man in the middle does
 
     async def call(self, name: str, message: Any, answer: Any) -> Any:
         step = self.script.pop(0) if self.script else "ok"
@@ -62,8 +63,10 @@ class Line:
             "allocations": other.on_announce,
             "ownership": other.on_borrow,
             "void": other.on_void,
+            "exchange": other.on_exchange,
         }[name]
-        reply = await serve(f"kms-{self._site}", msgspec.json.decode(msgspec.json.encode(message), type=type(message)))  # type: ignore[operator]
+        heard = msgspec.json.decode(self.change(name, msgspec.json.encode(message)), type=type(message))
+        reply = await serve(f"kms-{self._site}", heard)  # type: ignore[operator]
         if step == "after":
             raise PeerKmsDown("the answer was lost (test)")
         return reply

@@ -6,7 +6,7 @@ import json
 
 from typer.testing import CliRunner
 
-from qkdd.kms.allocations import Allocation
+from qkdd.kms.allocation import Allocation
 from qkdd.kms.cli import app
 from qkdd.kms.key_ids import key_id, split
 from qkdd.kms.service import KeyBatch

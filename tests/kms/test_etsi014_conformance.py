@@ -23,6 +23,7 @@ Play = Callable[..., None]
 U = "00000000-0000-4000-8000-000000000000"
 BAD = 400
 NOT_FOUND = "one or more keys specified are not found on KME"
+UNMET = "not all extension_mandatory request options could be met"
 MANDATORY = "not all extension_mandatory parameters are supported"
 
 # name, method, path, body, status, message (None: any)
@@ -37,6 +38,31 @@ ROWS: list[tuple[str, str, str, Any, int, str | None]] = [
     ("no mandatory extension", "POST", "sae-bob/enc_keys", {"extension_mandatory": []}, 200, None),
     ("percent-encoded SAE ID", "GET", "sae%2Dbob/enc_keys", None, 200, None),
     ("mandatory extension", "POST", "sae-bob/enc_keys", {"extension_mandatory": [{"abc_x": 1}]}, BAD, MANDATORY),
+    (
+        "class that policy allows",
+        "POST",
+        "sae-bob/enc_keys",
+        {"extension_mandatory": [{"qkdd_class": "its"}]},
+        200,
+        None,
+    ),
+    (
+        "class that policy refuses",
+        "POST",
+        "sae-bob/enc_keys",
+        {"extension_mandatory": [{"qkdd_class": "hybrid"}]},
+        BAD,
+        UNMET,
+    ),
+    ("unknown class", "POST", "sae-bob/enc_keys", {"extension_mandatory": [{"qkdd_class": "best"}]}, BAD, UNMET),
+    (
+        "class twice",
+        "POST",
+        "sae-bob/enc_keys",
+        {"extension_mandatory": [{"qkdd_class": "its"}, {"qkdd_class": "its"}]},
+        BAD,
+        MANDATORY,
+    ),
     ("mandatory as object", "POST", "sae-bob/enc_keys", {"extension_mandatory": {"abc_x": 1}}, BAD, None),
     ("optional as object", "POST", "sae-bob/enc_keys", {"extension_optional": {"abc_x": 1}}, BAD, None),
     ("optional of texts", "POST", "sae-bob/enc_keys", {"extension_optional": ["x"]}, BAD, None),
@@ -204,7 +230,7 @@ def test_multicast_to_two_slaves(play: Play) -> None:
         body = {"additional_slave_SAE_IDs": ["sae-alice"]}
         status, answer, _ = await sites.sae("alice", "POST", "sae-bob/enc_keys", body)
         assert status == 200
-        assert answer["keys"][0]["key_extension"] == {"qkdd_shared_with": 2}
+        assert answer["keys"][0]["key_extension"] == {"qkdd_class": "its", "qkdd_shared_with": 2}
         for site in SITES:
             path = f"sae-alice/dec_keys?key_ID={answer['keys'][0]['key_ID']}"
             assert (await sites.sae(site, "GET", path))[:2] == (200, answer)

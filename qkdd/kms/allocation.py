@@ -1,0 +1,86 @@
+"""What the KMS calls a draw, and what can come of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import msgspec
+import sqlalchemy as sa
+
+from qkdd.kms.classes import KeyClass
+from qkdd.kms.exchange import Offer
+
+Piece = tuple[str, int, int]  # chunk id, first byte, byte after the last
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """One draw: `amount` keys of `key_bytes` bytes, cut in order from `pieces` taken as one string of bytes.
+
+    `offer` and `mix` (sealed): the post-quantum share of the classes that have one; a `pqc-only` draw has no pieces.
+    """
+
+    id: bytes
+    master: str
+    slaves: tuple[str, ...]
+    key_bytes: int
+    amount: int
+    pieces: tuple[Piece, ...]
+    key_class: KeyClass = KeyClass.ITS
+    offer: Offer | None = None
+    mix: bytes | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def quantum_bytes(self) -> int:
+        """Bytes of a quantum link that it takes."""
+        return 0 if self.key_class is KeyClass.PQC_ONLY else self.key_bytes * self.amount
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The other site's ranges and ours do not fit: one of the stores was restored. `cursor`: first free byte here."""
+
+    chunk_id: str
+    reason: str
+    cursor: int
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """For the log."""
+        return {"chunk": self.chunk_id, "reason": self.reason}
+
+
+EVERYTHING = 1 << 40  # a conflict's cursor that skips the whole chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One key for a slave. `again`: a redelivery inside the window."""
+
+    key_id: str
+    key: bytes = field(repr=False)
+    slaves: tuple[str, ...]
+    again: bool
+    key_class: KeyClass = KeyClass.ITS
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRefused:
+    """Why nothing was given: "entitlement" or "missing"."""
+
+    reason: str
+
+
+def from_row(row: sa.Row[tuple[object, ...]]) -> Allocation:
+    return Allocation(
+        row.id,
+        row.master,
+        tuple(json.loads(row.slaves)),
+        row.key_bytes,
+        row.amount,
+        tuple((c, a, b) for c, a, b in json.loads(row.pieces)),
+        KeyClass(row.key_class),
+        msgspec.json.decode(row.offer, type=Offer) if row.offer is not None else None,
+        row.mix,
+    )

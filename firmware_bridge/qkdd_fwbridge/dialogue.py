@@ -61,6 +61,10 @@ class Dialogue:
         """The next message that nobody asked for."""
         return self._unasked.popleft() if self._unasked else None
 
+    def forget_unasked(self) -> None:
+        """What nobody asked for and nobody wants any more."""
+        self._unasked.clear()
+
     def _sort(self, message: Message) -> None:
         about = getattr(message, "about", None)
         if about is not None:

@@ -16,6 +16,7 @@ from qkdd_drivers.qkdd_board.driver import BoardDriver
 from qkdd_drivers.qkdd_board.receiver.driver import Receiver
 from qkdd_drivers.qkdd_board.sim import BoardSim, development_key, factory_image
 from qkdd_drivers.qkdd_board.transmitter.driver import Transmitter
+from qkdd_fwbridge import messages as m
 from qkdd_fwbridge.errors import ImageRefused, SourceFailed, SymbolsLost
 from qkdd_fwbridge.messages import Role
 
@@ -139,6 +140,29 @@ def test_lost_symbols_are_reported_with_their_number() -> None:
                 end = block.first_slot + len(block.bit)
                 lost += block.lost
             assert lost > 1000
+
+    run(test)
+
+
+def test_a_stream_that_was_cut_off_leaves_nothing_to_the_next() -> None:
+    """The line goes away in the middle of a stream and comes back while the board still sends: Bind ends that stream, and none
+    of its symbols is taken for the next one's."""
+
+    async def test() -> None:
+        async with board(tcp=True) as (_, driver):
+            await driver.set("pulse_rate", 5e6)
+            await driver.start_symbols(on_demand=False)
+            await collect(driver, 1_000_000)
+            await driver.close()
+            await driver.open()
+            assert await driver.start_symbols(on_demand=False) == 0
+            blocks = await collect(driver, 200_000)
+            assert blocks[0].first_slot == 0
+            assert not any(block.faults for block in blocks)
+            # the same without a new connection: what came between two streams is not the second one's
+            await driver.ask("stop", m.StreamStop(), m.StreamStopped)
+            await driver.start_symbols(on_demand=False)
+            assert (await collect(driver, 200_000))[0].first_slot == 0
 
     run(test)
 

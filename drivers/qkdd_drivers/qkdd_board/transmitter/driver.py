@@ -124,6 +124,7 @@ class Transmitter(BoardDriver):
             if not self.agreed.capabilities & wanted:
                 raise self.error(errors.CommandRefused, "start symbols", f"firmware or table do not know {there}")
         self._on_demand = on_demand
+        self.dialogue.forget_unasked()  # of a stream that was cut off; its frames may have come until Bind ended it
         if randomness is Randomness.HOST:
             self._source = HealthTestedSource(_reader(self._noise_path), self._noise_entropy)
             await self._feed()

@@ -213,9 +213,15 @@ class Node:
     async def _again(self, session: Session, count: int) -> bool:
         """Alice decides: warm-up blocks, then blocks until the time is over."""
         if self.task.role == "bob":
-            return (await session.receive(Turn)).more
+            turn = await session.receive(Turn)
+            if not turn.more:
+                await session.send(turn)  # so that alice does not hang up before it arrived
+                await asyncio.sleep(2 * self.task.delay)
+            return turn.more
         over = self.started is not None and now()[0] - self.started[0] > self.task.seconds
         await session.send(Turn(not over, count >= _WARM_UP))
+        if over:
+            await session.receive(Turn)
         return not over
 
 

@@ -102,7 +102,7 @@ def test_what_a_device_loses_costs_the_block_on_both_nodes(make_pulse_pair, lose
     run(make_pulse_pair, body)
 
 
-@pytest.mark.parametrize("slots", [0.4, 3.0])
+@pytest.mark.parametrize("slots", [0.4, 3.0, -200_000.0])
 def test_a_tagger_that_slips_costs_the_block_and_a_new_alignment(make_pulse_pair, slots):
     """By a part of a slot: the phase jumps. By whole slots: only the brightness of what is detected shows it."""
 

@@ -126,6 +126,7 @@ class PulseBob(_PulseEnd):
 
     def lose_lock(self) -> None:
         self._locked = False
+        self._next_slot = 0  # by a count that may have been wrong; alice keeps the true one, and the next alignment says it
         self._receiver.lose()
 
     def begin(self) -> None:

@@ -105,14 +105,12 @@ class Bus(Generic[L]):
         job = _Job(_URGENT if urgent else _NORMAL, next(self._numbers), lambda: call(self._link))
         self._queue.put(job)
         try:
-            result: T = await self._result(job, timeout)
+            return await self._result(job, timeout)  # type: ignore[no-any-return]  # the call's own type
         except (LinkFailure, FrameError, Refused, Stranger) as failure:
             error = self._translate(failure, operation)
-            self._meter.add("qkdd_device_errors_total", device=self._device, code=error.code)
-            if isinstance(failure, Hung | Crashed):
-                self._meter.add("qkdd_device_process_ends_total", device=self._device, code=error.code)
-            raise error from None
-        return result
+            _let_go(failure)
+        self._meter.add("qkdd_device_errors_total", device=self._device, code=error.code)
+        raise error
 
     async def close(self) -> None:
         """Close the link and end the thread. Idempotent. An abandoned thread closes the link when it comes back."""
@@ -198,3 +196,10 @@ class Bus(Generic[L]):
             case _:
                 kind = errors.ProtocolError
         return kind(self._device, self.key, operation, str(failure))
+
+
+def _let_go(failure: BaseException | None) -> None:
+    """Drop the frames: they hold what the call worked on (a mapping, a buffer), and errors are kept, for status and counts."""
+    while failure is not None:
+        failure.__traceback__ = None
+        failure = failure.__context__

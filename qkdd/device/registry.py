@@ -6,6 +6,7 @@ A plug-in that fails to import harms nobody who does not name it, and whoever na
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from qkdd.device.driver import Driver
 
 GROUP = "qkdd.drivers"
+_SIMULATOR = re.compile(r"qkdd-sim ([a-z0-9-]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,11 @@ class Entry:
     target: str
     distribution: str
     rivals: tuple[str, ...] = ()  # other distributions that register the same name
+
+    @property
+    def folder(self) -> Path | None:
+        """Where driver.toml and README.md are; None when it is no folder."""
+        return _folder(self.target)
 
     def facts(self) -> DriverFacts | None:
         """What driver.toml says; None when the package has none (third parties may do without). Raises ConfigRefused."""
@@ -88,8 +95,9 @@ def describe_all(*, fields: bool = False) -> list[dict[str, Any]]:
     """One plain record per registered driver, for tables and JSON.
 
     Keys: name, distribution, title, roles, models, transport, tcp_ports, usb_ids, firmware, tier, reasons, checked, judges,
-    problem (empty when none). With `fields` every driver is imported, `fields` holds its declarations, and a driver that
-    does not import says so in `problem`.
+    folder (below the package's own), simulator (the command of qkdd-sim that the README names), problem (empty when none).
+    With `fields` every driver is imported, `fields` holds its declarations, and a driver that does not import says so in
+    `problem`.
     """
     return [_describe(entry, fields) for entry in catalogue().values()]
 
@@ -109,8 +117,14 @@ def _describe(entry: Entry, fields: bool) -> dict[str, Any]:
         "reasons": [],
         "checked": [],
         "judges": [],
+        "folder": "/".join(entry.target.partition(":")[0].split(".")[1:-1]),
+        "simulator": "",
         "problem": "",
     }
+    readme = entry.folder / "README.md" if entry.folder is not None else None
+    if readme is not None and readme.is_file():
+        found = _SIMULATOR.search(readme.read_text("utf-8"))
+        record["simulator"] = found[1] if found is not None else ""
     try:
         facts = entry.facts()
         if facts is None:

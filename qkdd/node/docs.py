@@ -12,6 +12,7 @@ from pathlib import Path
 import qkdd
 from qkdd.control import openapi
 from qkdd.core.errors import QkddError, registered_errors
+from qkdd.device import drivers_page
 from qkdd.node import error_pages
 from qkdd.telemetry import catalogue, mqtt_messages
 
@@ -66,6 +67,7 @@ def errors_page() -> str:
 def pages() -> dict[str, Callable[[], str]]:
     """File under docs/ → what makes its text."""
     made: dict[str, Callable[[], str]] = {
+        "drivers.md": drivers_page.page,
         "errors.md": errors_page,
         "errors/README.md": lambda: error_pages.index(all_errors()),
         "metrics.md": catalogue.to_markdown,

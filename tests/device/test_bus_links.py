@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import threading
 import tty
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -286,3 +289,36 @@ def test_tcp_link_refused() -> None:
         port = server.getsockname()[1]
     with no_leaks(), pytest.raises(Gone, match="refused"):
         TcpLink("127.0.0.1", port).open(1.0)
+
+
+def test_an_error_that_is_kept_holds_nothing_of_the_call() -> None:
+    """Errors stay in status and counts; what the failed call worked on (shared memory, buffers) must not stay with them."""
+
+    class Buffer:
+        """What a call works on."""
+
+    seen: list[weakref.ref[Buffer]] = []
+
+    def call(_: Any) -> None:
+        buffer = Buffer()
+        seen.append(weakref.ref(buffer))
+        try:
+            raise TimedOut("inner")
+        except TimedOut:
+            raise Gone("outer") from None
+
+    async def main() -> errors.DeviceError:
+        line = bus(ReplayLink([]))
+        await line.open()
+        try:
+            await line.run("op", call, 1.0)
+        except errors.DeviceOffline as error:
+            return error.with_traceback(None)  # the frames of this test are no part of the promise
+        finally:
+            await line.close()
+        raise AssertionError("no error came")
+
+    kept = asyncio.run(main())
+    gc.collect()
+    assert kept.operation == "op"
+    assert seen[0]() is None

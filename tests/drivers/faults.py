@@ -26,11 +26,14 @@ from qkdd.core.clock import SystemClock
 from qkdd.core.counters import RecordingMeter
 from qkdd.core.errors import Kind, QkddError
 from qkdd.core.units import Seconds
-from qkdd.device import DeviceConfig
+from qkdd.device import DeviceConfig, TimeTagger
+from qkdd.device.errors import CommandRefused, DeviceError, DeviceTimeout, WrongDevice
 from qkdd.node import devices as node_devices
 from qkdd.node.devices import CountsConfig, Devices
 from qkdd.node.health import Health
+from qkdd.node.roles import plays
 from qkdd.node.supervisor import BackoffConfig, Part, State, Supervisor
+from qkdd.testing.contract import DriverContract
 from qkdd.testing.leaks import Leaked, no_leaks_async
 
 ALL = ("unplug", "late", "garbage", "slip", "wrong-identity", "refuse", "hang")
@@ -119,10 +122,37 @@ class _Watch:
         self.wrong: list[str] = []
         jitter = random.Random(1).random
         self.supervisor = Supervisor(clock, meter, self._health, lambda _kind, **_fields: None, jitter, BACKOFF)
-        devices = Devices(
+        self.devices = Devices(
             {"device": config}, CountsConfig(period=Seconds(0.1)), clock, meter, self._health, self.supervisor, _quiet
         )
-        devices.start()
+        self.devices.start()
+        self.tag_faults: list[str] = []
+        self._reader = asyncio.ensure_future(self._read_tags())
+
+    async def stop(self) -> None:
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+        await self.supervisor.stop()
+
+    async def _read_tags(self) -> None:
+        """What the link does with a tagger: its stream runs whenever it is up, and a failure is told to the supervisor."""
+        slot = self.devices.slots["device"]
+        while True:
+            driver: Any = await self.devices.need("device")
+            if not plays(driver, TimeTagger):
+                return
+            slot.busy.set()
+            try:
+                await driver.start()
+                while slot.driver is driver:
+                    block = await driver.read()
+                    self.tag_faults += [code for code in block.faults if code not in self.tag_faults]
+            except DeviceError as error:
+                slot.fail(error)
+                while slot.driver is driver:  # noqa: ASYNC110 - the slot has no event for being closed
+                    await asyncio.sleep(0.01)
+            finally:
+                slot.busy.clear()
 
     @property
     def part(self) -> Part:
@@ -157,39 +187,75 @@ def _quiet(_kind: str, **_fields: Any) -> None:
 async def one(subject: Subject, fault: str) -> Cell:
     """Up, fault, what happens, fault gone, up again, nothing left."""
     start = time.monotonic()
-    wrong: list[str] = []
     codes: list[str] = []
+    wrong: list[str] = []
     try:
         async with no_leaks_async():
-            simulator = subject.make()
-            address = await simulator.start()
-            watch = _Watch(_config(subject, address))
-            try:
-                wrong += await _play(watch, simulator, fault)
-            finally:
-                await watch.supervisor.stop()
-                await simulator.stop()
-            codes, wrong = watch.codes, wrong + watch.wrong
+            await _scene(subject, fault, codes, wrong)
     except (Leaked, QkddError, OSError) as failure:
         wrong.append(f"{type(failure).__name__}: {failure}")
     return Cell(tuple(codes), "; ".join(wrong), time.monotonic() - start)
 
 
+async def _scene(subject: Subject, fault: str, codes: list[str], wrong: list[str]) -> None:
+    """In a frame of its own: what it holds is gone before leaks are counted."""
+    simulator = subject.make()
+    address = await simulator.start()
+    watch = _Watch(_config(subject, address))
+    try:
+        wrong += await _play(watch, simulator, fault)
+    finally:
+        await watch.stop()
+        await simulator.stop()
+    codes += watch.codes + watch.tag_faults
+    wrong += watch.wrong
+
+
 async def _play(watch: _Watch, simulator: Simulator, fault: str) -> list[str]:
     if not await watch.until(lambda: watch.part.state is State.UP, UP_S):
         return [f"never came up: {watch.part.error}"]
+    await asyncio.sleep(0.2)  # a stream has begun
     watch.codes.clear()
+    watch.tag_faults.clear()
     simulator.inject(fault)
-    fell = await watch.until(lambda: watch.part.state is not State.UP, DOWN_S if fault in MUST_FALL else WATCH_S)
-    if fell:
-        await watch.until(lambda: bool(watch.codes), 1.0)
-    elif fault in MUST_FALL:
-        return [f"still up {DOWN_S:g} s after {fault}"]
+    if fault == "wrong-identity":  # another instrument takes the place: the line went away and came back
+        simulator.inject("unplug")
+        await watch.until(lambda: bool(watch.codes), DOWN_S)
+        simulator.inject("plug")
+        if not await watch.until(lambda: WrongDevice.code in watch.codes, UP_S, kick=True):
+            return [f"another instrument was not noticed: {watch.codes}"]
+        watch.codes[:] = [WrongDevice.code]
+    elif fault == "refuse":
+        watch.codes += await _refused(watch)
+    else:
+        patience = DOWN_S if fault in MUST_FALL else WATCH_S
+        if await watch.until(lambda: watch.part.state is not State.UP or bool(watch.tag_faults), patience):
+            await watch.until(lambda: bool(watch.codes) or bool(watch.tag_faults), 1.0)
+        elif fault in MUST_FALL:
+            return [f"still up {DOWN_S:g} s after {fault}"]
     simulator.inject("clear")
     if fault == "unplug":
         simulator.inject("plug")
     if not await watch.until(lambda: watch.part.state is State.UP, UP_S, kick=True):
         return [f"not up again: {watch.part.error}"]
+    return []
+
+
+async def _refused(watch: _Watch) -> list[str]:
+    """Set each field to another legal value; the first code that comes. A stream forbids most commands of a tagger."""
+    driver = watch.devices.slots["device"].driver
+    for name, field in driver.fields.items() if driver is not None else ():
+        if not (field.settable and field.readable and driver is not None):
+            continue
+        try:
+            now = await driver.get(name)
+            low, high = (driver.limits(name).low, driver.limits(name).high) if field.range else (0.0, 0.0)
+            middle = low + (0.3 if now and field.range and now[0] > (low + high) / 2 else 0.6) * (high - low)
+            other = DriverContract.other_value(field, now) if not field.range else middle
+            await driver.set(name, round(other) if field.kind is int else other)
+        except DeviceError as error:
+            if isinstance(error, (CommandRefused, DeviceTimeout)):
+                return [error.code]
     return []
 
 

@@ -97,6 +97,11 @@ class Tdc1Sim(Simulator):
         else:
             self._wire.write(data)
 
+    def inject(self, fault: str, **args: float) -> None:
+        super().inject(fault, **args)
+        if self._stream is not None and fault in ("hang", "clear"):  # a tagger that hangs sends no tags either
+            self._stream.deafen(3600.0 if fault == "hang" else 0.0)
+
     def inject_own(self, fault: str, args: dict[str, float]) -> None:
         stream = self._stream
         if stream is None:

@@ -82,8 +82,8 @@ class LdpcCode:
         """The least lifting whose frames hold `bits` bits."""
         return 64 * -(-bits // (64 * self.columns))
 
-    def adapted(self, bits: int) -> Self:
-        """This code for a frame of `bits` bits: the lifting is the least that holds them, columns that stay empty are dropped.
+    def adapted(self, bits: int, lifting: int | None = None) -> Self:
+        """This code for a frame of `bits` bits with this lifting (the least that holds them); columns that stay empty are dropped.
 
         A shift s becomes s mod 64 + 64 · (⌊s / 64⌋ mod ⌊lifting / 64⌋), so cycles of four that are none modulo 64 stay none.
         Dropped (shortened) columns are those of `shortening_order`. Raises StatusError if bits lies outside 1 to 8192 · columns.
@@ -91,7 +91,9 @@ class LdpcCode:
         most = LIFTING_MOST * self.columns
         if not 1 <= bits <= most:
             raise StatusError(Status.BAD_ARGUMENT, f"a frame has 1 to {most} bits, not {bits}")
-        lifting = self.lifting_for(bits)
+        lifting = self.lifting_for(bits) if lifting is None else lifting
+        if lifting % 64 or not bits <= lifting * self.columns <= most:
+            raise StatusError(Status.BAD_ARGUMENT, f"{bits} bits do not go with a lifting of {lifting}")
         order = self.shortening_order()
         kept = max(-(-bits // lifting), self.columns - order.size)
         keep = np.ones(self.columns, np.bool_)

@@ -22,27 +22,26 @@ Bits = NDArray[np.uint8]
 
 ROUNDS = 2  # rounds with further rows for frames that failed
 COUNT_BITS = 32  # bob's count of errors
+SLACK = 12  # a lifting may be this fraction longer than it has to be, for a code whose leak fits better
 SPREAD = 2.6  # standard deviations of a frame's errors above the expected number
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """n key bits in `frames` frames that differ by at most one bit, all under the code number `code` of the family."""
+    """n key bits in `frames` frames that differ by at most one bit, all under the code number `code` of the family with one lifting."""
 
     n: int
     frames: int
     code: int
+    lifting: int
 
     def frame(self, index: int) -> FrameCode:
-        return frame_code(self.code, (self.n - index + self.frames - 1) // self.frames)
+        return frame_code(self.code, (self.n - index + self.frames - 1) // self.frames, self.lifting)
 
     @property
     def leak(self) -> int:
         """Syndrome bits of all frames before any retry."""
-        code, longer = kernels.ldpc_codes()[self.code], self.n % self.frames
-        short = self.n // self.frames
-        blocks = longer * code.lifting_for(short + 1) + (self.frames - longer) * code.lifting_for(short)
-        return code.rows * blocks
+        return self.frames * kernels.ldpc_codes()[self.code].rows * self.lifting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,8 +77,8 @@ class FrameCode:
 
 
 @functools.lru_cache(maxsize=64)
-def frame_code(code: int, bits: int) -> FrameCode:
-    return FrameCode(kernels.ldpc_codes()[code].adapted(bits), bits)
+def frame_code(code: int, bits: int, lifting: int) -> FrameCode:
+    return FrameCode(kernels.ldpc_codes()[code].adapted(bits, lifting), bits)
 
 
 def frame_count(n: int, most: int) -> int:
@@ -99,15 +98,29 @@ def efficiency(leak: float, bits: int) -> float:
 
 
 def layout(n: int, error: float, most: int) -> Layout | None:
-    """The layout for n bits at this error rate on the whole: the code with the fewest rows that suffice. None if none does."""
+    """The layout for n bits at this error rate on the whole that discloses least: which code, and shortened how far. None if none
+    suffices."""
     frames = frame_count(n, most)
     bits = -(-n // frames)
     limit = bits * h2_bound(worst_in_frame(error, n, bits))
-    for index, code in enumerate(kernels.ldpc_codes()):
-        syndrome = code.rows * code.lifting_for(bits)
-        if syndrome >= efficiency(syndrome / bits, bits) * limit:
-            return Layout(n, frames, index)
-    return None
+    codes = kernels.ldpc_codes()
+    least = codes[0].lifting_for(bits)
+    best: tuple[int, int, int] | None = None
+    for lifting in range(least, min(least + max(1, least // SLACK), codes[0].lifting) + 1, 64):
+        for index, code in enumerate(codes):
+            syndrome = code.rows * lifting
+            if best is not None and syndrome >= best[0]:
+                break
+            if syndrome >= efficiency(syndrome / bits, bits) * limit:
+                best = (syndrome, index, lifting)
+                break
+    return None if best is None else Layout(n, frames, best[1], best[2])
+
+
+def most_rows(n: int, most: int) -> Layout:
+    """The layout with the code that discloses most."""
+    frames, codes = frame_count(n, most), kernels.ldpc_codes()
+    return Layout(n, frames, len(codes) - 1, codes[-1].lifting_for(-(-n // frames)))
 
 
 def ldpc_leak(n: int, error: float, most: int) -> int:

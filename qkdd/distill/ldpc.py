@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 
 from qkdd import kernels
 from qkdd.distill.errors import BlockMalformed, LeakExceeded
-from qkdd.distill.layout import COUNT_BITS, ROUNDS, Layout, frame_count, layout
+from qkdd.distill.layout import COUNT_BITS, ROUNDS, Layout, layout, most_rows
 from qkdd.distill.messages import Decoded, Syndromes
 from qkdd.distill.plan import VERDICT_BITS, BlockPlan
 from qkdd.distill.wire import Bits, bits_from, receive
@@ -30,9 +31,9 @@ def first_layout(test_errors: int, plan: BlockPlan) -> Layout:
     rate = (test_errors + 1) / (plan.k + 2)
     rate += _ESTIMATE_SPREAD * math.sqrt(rate * (1.0 / plan.k + 1.0 / plan.n))
     found = layout(plan.n, min(rate, 0.5), plan.ldpc_frame)
-    start = found or Layout(plan.n, frame_count(plan.n, plan.ldpc_frame), len(kernels.ldpc_codes()) - 1)
+    start = found or most_rows(plan.n, plan.ldpc_frame)
     for index in range(start.code, -1, -1):
-        smaller = Layout(start.n, start.frames, index)
+        smaller = replace(start, code=index)
         if smaller.leak + _answer_bits(smaller.frames) + VERDICT_BITS <= plan.leak_budget:
             return smaller
     raise LeakExceeded("no LDPC code discloses as little as the budget", leak_budget=plan.leak_budget)

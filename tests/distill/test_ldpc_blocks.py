@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qkdd import kernels
 from qkdd.distill import DistillConfig, DistilledBlock, Distiller, plan_block
 from qkdd.distill.errors import LeakExceeded, NoLength
 from qkdd.distill.layout import COUNT_BITS, ROUNDS, frame_code, layout, ldpc_leak
@@ -80,7 +81,7 @@ def test_layouts_cover_every_bit_once_and_never_shrink_with_the_error(
 @settings(max_examples=20, deadline=None)
 @given(code=st.integers(0, 20), bits=st.integers(1, 70_000))
 def test_frames_are_spread_and_gathered(code: int, bits: int) -> None:
-    frame = frame_code(code, bits)
+    frame = frame_code(code, bits, kernels.ldpc_codes()[code].lifting_for(bits) + 64 * (bits % 2))
     key = np.random.default_rng(bits).integers(0, 2, bits, np.uint8)
     assert (frame.gather(frame.spread(key)) == key).all()
     assert int(frame.spread(np.ones(bits, np.uint8)).sum()) == bits

@@ -29,7 +29,10 @@ Clicks = tuple[NDArray[np.int64], NDArray[np.uint8], int]
 
 _CADENCE = 0.05  # seconds between two blocks given out
 _WAIT = 0.05  # seconds that a look into the ring waits for the first tag
-_MOST = 1 << 22  # bytes of records in one block: what fits into the caches is decoded faster; the rest comes with the next
+_MOST = (
+    1 << 22
+)  # bytes of records in one block: what fits into the caches is decoded faster; the rest comes with the next
+_ASK_AFTER = 2.0  # seconds of silence after which an instrument that may be silent is asked whether it is alive
 _GRACE = 0.5  # seconds that a call may take longer here than the worker's answer
 
 
@@ -185,11 +188,12 @@ class WorkerTagger(Driver):
         """Nothing came: has the stream ended, or the instrument died?"""
         self._client.listen(link)
         silent = self._clock.monotonic() - self._silent_since
-        if self.silence is not None and silent > self.silence:
-            self._client.ask(
-                link, "ping", self.answer_time
-            )  # a call that hangs is told from an instrument that is mute
-            raise TimedOut(f"neither tags nor overflow records for {silent:.1f} s")
+        if silent > (_ASK_AFTER if self.silence is None else self.silence):
+            # a call that hangs is told from an instrument that has nothing to say
+            self._client.ask(link, "ping", self.answer_time)
+            if self.silence is not None:
+                raise TimedOut(f"neither tags nor marks for {silent:.1f} s")
+            self._silent_since = self._clock.monotonic()
 
 
 def _joined(blocks: Sequence[TagBlock]) -> TagBlock:

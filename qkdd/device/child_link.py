@@ -102,15 +102,9 @@ class ChildLink:
 
     def read(self, limit: int, timeout: float) -> bytes:
         child = self._running()
-        poll = select.poll()
-        poll.register(self._out, select.POLLIN)
-        poll.register(child.words, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(max(0, round(timeout * 1000)))}
-        if child.words in ready:
-            child.listen()
-            if self._out not in ready and child.ended() is not None:
-                raise Crashed(self.obituary())  # a grandchild may still hold its output
-        if self._out not in ready:
+        if not child.await_any([self._out], timeout):
+            if child.ended() is not None:  # something that it started may still hold its output
+                raise Crashed(self.obituary())
             return b""
         data = os.read(self._out, limit)
         if not data:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -49,11 +50,28 @@ class Child:
         self._words = words
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._partial = b""
+        self._mute = False  # it has closed its stderr
 
-    @property
-    def words(self) -> int:
-        """Descriptor of what it says on stderr; readable when `listen` has something to do."""
-        return self._words
+    def await_any(self, fds: Sequence[int], timeout: float) -> set[int]:
+        """Those of some descriptors that are readable (or at their end); takes what it says meanwhile.
+
+        Empty after `timeout` seconds.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            poll = select.poll()
+            for fd in fds:
+                poll.register(fd, select.POLLIN)
+            if not self._mute:
+                poll.register(self._words, select.POLLIN)
+            left = end - time.monotonic()
+            ready = {fd for fd, _ in poll.poll(max(0, round(left * 1000)))}
+            if self._words in ready:
+                self.listen()
+            if found := ready & set(fds):
+                return found
+            if left <= 0:
+                return set()
 
     @property
     def pid(self) -> int:
@@ -67,6 +85,7 @@ class Child:
             except BlockingIOError:
                 return
             if not data:
+                self._mute = True
                 return
             *lines, self._partial = (self._partial + data)[-16384:].split(b"\n")
             self._lines.extend(line.decode("utf-8", "replace").strip()[:200] for line in lines if line.strip())

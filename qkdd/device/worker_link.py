@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import select
 import socket
 import sys
 from collections.abc import Mapping
@@ -167,10 +166,7 @@ class WorkerLink:
 
     def read(self, limit: int, timeout: float) -> bytes:
         control, child = self._opened()
-        ready = self._wait(timeout, control.fileno(), child.words)
-        if child.words in ready:
-            child.listen()
-        if control.fileno() not in ready:
+        if not child.await_any([control.fileno()], timeout):
             return b""
         try:
             data = control.recv(limit)
@@ -196,8 +192,7 @@ class WorkerLink:
         control, child = self._opened()
         self._waiting += take(self._filled)
         if not self._waiting:
-            if child.words in self._wait(timeout, self._filled, control.fileno(), child.words):
-                child.listen()
+            child.await_any([self._filled, control.fileno()], timeout)
             self._waiting += take(self._filled)
         at = self._tail % self._size
         return self._bytes[at : at + min(self._waiting, self._size - at)]
@@ -210,12 +205,6 @@ class WorkerLink:
 
     def lost(self) -> int:
         return take(self._lost)
-
-    def _wait(self, timeout: float, *fds: int) -> set[int]:
-        poll = select.poll()
-        for fd in fds:
-            poll.register(fd, select.POLLIN)
-        return {fd for fd, _ in poll.poll(max(0, round(timeout * 1000)))}
 
     def _opened(self) -> tuple[socket.socket, Child]:
         if self._control is None or self._child is None:

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from qkdd import __version__
-from qkdd.control.access import Role
-from qkdd.control.routes import ROUTES, Route
-from qkdd.control.views import ErrorView
+from qkdd.control.routes import ROUTES
+from qkdd.core.local_access import Role
+from qkdd.core.local_api import ErrorView, Route
 
 _REFUSALS = {
     "400": "The request has a wrong form.",

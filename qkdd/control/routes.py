@@ -5,70 +5,16 @@ The server is made from it, and so is the OpenAPI document.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from qkdd.control import views
-from qkdd.control.access import Role
-from qkdd.control.errors import BadRequest
 from qkdd.control.events import Event
 from qkdd.control.firmware_views import FirmwareOrder, FirmwareView, ImageView
 from qkdd.control.security_views import AdviceView, SecurityView
+from qkdd.core.local_access import Role
+from qkdd.core.local_api import Call, Handler, Query, Route
 
 MAX_BLOCKS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A whole number in the query string."""
-
-    name: str
-    low: int
-    high: int
-    default: int | None
-    doc: str
-
-    def read(self, text: str | None) -> int | None:
-        if text is None:
-            return self.default
-        if not text.isdecimal() or len(text) > 18 or not self.low <= int(text) <= self.high:
-            raise BadRequest(f"{self.name} must be a whole number of {self.low} to {self.high}")
-        return int(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request, decoded: path values, query values, body."""
-
-    path: dict[str, str]
-    query: dict[str, int | None]
-    body: Any
-
-
-Handler = Callable[[views.NodeControl, Call], Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """`answer` is the type of the JSON body; `stream` means one JSON document a line until the client goes away."""
-
-    method: str
-    path: str
-    role: Role
-    summary: str
-    answer: Any
-    handler: Handler | None
-    query: tuple[Query, ...] = ()
-    body: type[msgspec.Struct] | None = None
-    stream: bool = False
-
-    @property
-    def mutating(self) -> bool:
-        """Calls that change something are written to the audit log."""
-        return self.method != "GET"
 
 
 async def _status(node: views.NodeControl, _call: Call) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from qkdd.control.events import EventHub
+from qkdd.core.local_api import ErrorView
 
 if TYPE_CHECKING:
     from qkdd.control.firmware_views import FirmwareControl
@@ -21,14 +22,6 @@ Scalar = str | float | int | bool | None
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all bodies that the daemon sends."""
-
-
-class ErrorView(View, frozen=True):
-    """An error as the socket reports it."""
-
-    code: str
-    message: str
-    remedy: str
 
 
 class PartView(View, frozen=True):

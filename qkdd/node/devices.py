@@ -13,6 +13,7 @@ from qkdd.core.clock import Clock
 from qkdd.core.config import Section
 from qkdd.core.counters import Meter
 from qkdd.core.errors import QkddError
+from qkdd.core.local_api import ErrorView
 from qkdd.core.units import Hertz, Seconds
 from qkdd.device import DeviceConfig, Driver, build
 from qkdd.device.roles import Detector
@@ -250,5 +251,5 @@ class Devices:
         return shown
 
 
-def error_view(error: QkddError) -> views.ErrorView:
-    return views.ErrorView(code=error.code, message=error.message, remedy=error.remedy)
+def error_view(error: QkddError) -> ErrorView:
+    return ErrorView(code=error.code, message=error.message, remedy=error.remedy)

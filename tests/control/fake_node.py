@@ -9,6 +9,7 @@ from qkdd.control.firmware_views import FirmwareSlotView, FirmwareView, ImageVie
 from qkdd.control.security_views import AdviceView, SecurityView
 from qkdd.core.clock import Clock
 from qkdd.core.counters import RecordingMeter
+from qkdd.core.local_api import ErrorView
 from qkdd.link.config import LinkConfig
 from qkdd.link.status import BlockRecord, LinkSnapshot
 from qkdd.node.advice import advice_view
@@ -28,7 +29,7 @@ KEYS = views.KeysView(
     masks_bob_to_alice=901, epsilon_spent_ratio=0.01, epoch_days_left=57.0, authentication="wegman-carter",
 )  # fmt: skip
 
-OFFLINE = views.ErrorView(code="QKD-DEV-OFFLINE", message="tagger on [tty]: gone", remedy="plug it in")
+OFFLINE = ErrorView(code="QKD-DEV-OFFLINE", message="tagger on [tty]: gone", remedy="plug it in")
 
 
 class FakeFirmware:

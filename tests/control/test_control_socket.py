@@ -18,15 +18,15 @@ import aiohttp
 import pytest
 import structlog
 
-from qkdd.control.access import AccessPolicy, PeerUser, Role, group_ids
 from qkdd.control.config import ControlConfig
 from qkdd.control.errors import SocketFailed, SocketInUse
-from qkdd.control.listener import activated, bind
 from qkdd.control.routes import ROUTES
 from qkdd.control.server import ControlServer
 from qkdd.core import audit, audit_check
 from qkdd.core.clock import SystemClock
 from qkdd.core.config import ConfigRefused, parse
+from qkdd.core.local_access import AccessPolicy, PeerUser, Role, group_ids
+from qkdd.core.local_socket import activated, bind
 
 _spec = importlib.util.spec_from_file_location("fake_node", Path(__file__).with_name("fake_node.py"))
 assert _spec is not None
@@ -237,7 +237,7 @@ def test_the_socket_of_the_service_manager_is_taken(tmp_path: Path) -> None:
     code = (
         "import os\n"
         f"os.dup2({listener.fileno()}, 4)\n"
-        "from qkdd.control.listener import activated\n"
+        "from qkdd.core.local_socket import activated\n"
         "env = {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '2', 'LISTEN_FDNAMES': 'metrics:control'}\n"
         "s = activated(env)\n"
         "print(s.getsockname(), sorted(env), os.get_inheritable(4))\n"

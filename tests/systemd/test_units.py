@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qkdd.control.listener import activated
+from qkdd.core.local_socket import activated
 from qkdd.node.daemon import DRAIN_ON_STOP_S
 
 ROOT = Path(__file__).resolve().parents[2]

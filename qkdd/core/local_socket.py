@@ -12,8 +12,8 @@ import stat
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from qkdd.control.config import ControlConfig
-from qkdd.control.errors import SocketFailed, SocketInUse
+from qkdd.core.local_config import LocalSocket
+from qkdd.core.local_errors import SocketFailed, SocketInUse
 
 _FIRST_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _BACKLOG = 64
@@ -49,7 +49,7 @@ def activated(environment: MutableMapping[str, str], name: str = "control") -> s
     return listener
 
 
-def bind(config: ControlConfig) -> socket.socket:
+def bind(config: LocalSocket) -> socket.socket:
     """Make and listen on the socket of `config`. Raises SocketInUse or SocketFailed.
 
     Mode 0660, group `view_group` (else `admin_group`, else the daemon's): only its members reach the socket at all, so
@@ -75,7 +75,7 @@ def bind(config: ControlConfig) -> socket.socket:
         raise
     except (OSError, KeyError) as error:
         listener.close()
-        raise SocketFailed(f"control socket {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise SocketFailed(f"local socket {path}: {getattr(error, 'strerror', None) or error}") from None
     return listener
 
 

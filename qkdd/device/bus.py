@@ -110,6 +110,8 @@ class Bus(Generic[L]):
             error = self._translate(failure, operation)
             _let_go(failure)
         self._meter.add("qkdd_device_errors_total", device=self._device, code=error.code)
+        if isinstance(error, errors.DeviceHung | errors.DeviceCrashed):
+            self._meter.add("qkdd_device_process_ends_total", device=self._device, code=error.code)
         raise error
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JUDGES := .judges
 STAMP := $(VENV)/.installed
 
-.PHONY: faults judges crash venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
+.PHONY: example faults judges crash venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ $(JUDGES)/.installed: tests/judges/requirements.txt
 	$(PYTHON) -m venv $(JUDGES)
 	$(JUDGES)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+example: $(STAMP) ## a third party's driver: built, installed in a fresh environment, contract suite run there
+	$(BIN)/python tests/packaging/third_party.py
 
 faults: $(STAMP) ## every driver against every fault of its simulator: the matrix
 	$(BIN)/python tests/drivers/faults.py $(ARGS)

@@ -10,11 +10,13 @@ from qkdd.device import registry
 from qkdd.device.config import DeviceConfig, bus_keys, check_devices
 from qkdd.device.driver import Driver
 from qkdd.device.fields import Category, Field, Limits, Value, Values
+from qkdd.device.registry import CONTRACT_VERSION
 from qkdd.device.roles import CountReading, Detector, Identity, PolarizationController, TimeTagger
 from qkdd.device.tags import StreamStart, TagBlock
 from qkdd.device.transport import Wrap
 
 __all__ = [
+    "CONTRACT_VERSION",
     "Category",
     "CountReading",
     "Detector",
@@ -33,9 +35,6 @@ __all__ = [
     "bus_keys",
     "check_devices",
 ]
-
-CONTRACT_VERSION = (1, 0)
-"""Version of the driver contract: the first number changes when a driver must be changed, the second when it may be."""
 
 
 def build(

@@ -59,7 +59,8 @@ class DriverFacts(Section, frozen=True):
     """Content of a driver.toml.
 
     roles: names in `qkdd.device.roles`. transport: serial, tcp, visa, usb, library, process, file. tcp_ports: the ports that
-    are used when the configuration names none.
+    are used when the configuration names none. contract: version of the driver contract ("1.1") that a third party's driver
+    was written for; empty for ours.
     """
 
     title: str
@@ -67,6 +68,7 @@ class DriverFacts(Section, frozen=True):
     transport: str
     models: tuple[Model, ...]
     quality: Quality
+    contract: str = ""
     tcp_ports: tuple[int, ...] = ()
     usb: Usb = Usb()
     firmware: Firmware = Firmware()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from qkdd.device.driver import Driver
 
 GROUP = "qkdd.drivers"
+CONTRACT_VERSION = (1, 1)
+"""Version of the driver contract: the first number changes when a driver must be changed, the second when it may be."""
 _SIMULATOR = re.compile(r"qkdd-sim ([a-z0-9-]+)")
 
 
@@ -88,7 +90,24 @@ def load(name: str, allow: Collection[str] | None = None) -> type[Driver]:
         ) from error
     if not (isinstance(kind, type) and issubclass(kind, Driver)):
         raise DriverBroken(f"driver {name!r} of {entry.distribution} is no qkdd.device.Driver", driver=name)
+    _check_contract(entry)
     return kind
+
+
+def _check_contract(entry: Entry) -> None:
+    """Raises DriverBroken when the driver was written for another contract than this one."""
+    facts = entry.facts()
+    wanted = facts.contract if facts is not None else ""
+    if not wanted:
+        return
+    numbers = tuple(int(part) for part in wanted.split(".") if part.isdigit())
+    if len(numbers) != 2 or numbers[0] != CONTRACT_VERSION[0] or numbers > CONTRACT_VERSION:
+        ours = ".".join(map(str, CONTRACT_VERSION))
+        raise DriverBroken(
+            f"driver {entry.name!r} of {entry.distribution} is for contract {wanted}; this qkdd has {ours}",
+            remedy="Install a version of the package, or of qkdd, that fits.",
+            driver=entry.name,
+        )
 
 
 def describe_all(*, fields: bool = False) -> list[dict[str, Any]]:

@@ -60,5 +60,11 @@ with tempfile.TemporaryDirectory() as name:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=170)
     frequency, delay = (float(value) for value in done.stdout.split())
     expected = truth["delay_s"] + truth["error"] * float(plain[0]) * 1e-9
-    check("fpfind finds the delay", near(delay * 1e-9, expected, 200e-9), f"{delay:.0f} ns, set {expected * 1e9:.0f} ns")
-    check("fpfind finds the frequency", near(frequency, truth["error"], 3e-8), f"{frequency:.2e}, set {truth['error']:.2e}")
+    check(
+        "fpfind finds the delay", near(delay * 1e-9, expected, 200e-9), f"{delay:.0f} ns, set {expected * 1e9:.0f} ns"
+    )
+    check(
+        "fpfind finds the frequency",
+        near(frequency, truth["error"], 3e-8),
+        f"{frequency:.2e}, set {truth['error']:.2e}",
+    )

@@ -435,6 +435,42 @@ static void cascade(void) {
     }
 }
 
+static void subsets(void) {
+    static const size_t sizes[] = {1, 7, 8, 63, 64, 65, 129, 1000};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        size_t m = sizes[s], bytes = (m + 7) / 8, k = m / 3, missing = k, outside = 0, inside = 0;
+        uint8_t *bits = random_bits(m), *packed = room(bytes, 1), *map = room(bytes, 1), *random = room(4000, 1);
+        memset(map, 0, bytes);
+        while (missing) {
+            for (size_t i = 0; i < 4000; i++) random[i] = (uint8_t)draw();
+            EXPECT(qkdd_subset_draw(random, 1000, m, map, &missing) == QKDD_OK);
+        }
+        EXPECT(qkdd_pack_bits(bits, m, packed) == QKDD_OK);
+        uint8_t *in = room((k + 7) / 8, 1), *out = room((m - k + 7) / 8, 1);
+        EXPECT(qkdd_subset_split(packed, map, m, k, in, out) == QKDD_OK);
+        for (size_t i = 0; i < m; i++) {
+            int chosen = map[i / 8] >> (7 - i % 8) & 1;
+            size_t *at = chosen ? &inside : &outside;
+            EXPECT(((chosen ? in : out)[*at / 8] >> (7 - *at % 8) & 1) == bits[i]);
+            ++*at;
+        }
+        EXPECT(inside == k);
+        EXPECT(qkdd_subset_split(packed, map, m, k + 1, in, out) == QKDD_MALFORMED);
+        uint64_t counts[256], all = 0;
+        EXPECT(qkdd_class_counts(bits, NULL, m, counts) == QKDD_OK);
+        for (size_t i = 0; i < 256; i++) all += counts[i];
+        EXPECT(all == m && counts[0] + counts[1] == m);
+        EXPECT(qkdd_class_counts(bits, bits, m, counts) == QKDD_OK);
+        EXPECT(counts[0] == 0);
+        free(bits);
+        free(packed);
+        free(map);
+        free(random);
+        free(in);
+        free(out);
+    }
+}
+
 int main(void) {
     for (int variant = 0; variant < QKDD_VARIANTS; variant++) {
         if (!qkdd_variant_available((qkdd_variant)variant)) continue;
@@ -450,6 +486,7 @@ int main(void) {
         slots();
         symbols();
         cascade();
+        subsets();
         printf("variant %d: done\n", variant);
     }
     return failures != 0;

@@ -136,8 +136,10 @@ class Bookkeeping:
         for level, gain in enumerate(gains):
             self._meter.set("qkdd_link_gain_ratio", gain, link=self._name, intensity=str(level))
 
-    def slot_clock(self, error: float, tracking: Tracking | None) -> None:
+    def slot_clock(self, error: float, tracking: Tracking | None, delays_ps: tuple[float, ...] | None = None) -> None:
         """The transmitter's clock as bob follows it. error: relative, against the nominal pulse rate."""
+        if delays_ps is not None:
+            self._status.update(delays_ps=delays_ps)
         self._status.update(drift=error)
         self._meter.set("qkdd_link_clock_drift_ratio", error, link=self._name)
         if tracking is not None:

@@ -16,7 +16,7 @@ from qkdd import kernels
 from qkdd.link.acquisition import Acquisition
 from qkdd.link.config import DETECTORS, SLOT_BINS, LinkConfig
 from qkdd.link.errors import AlignmentFailed, LinkConfigError, LockLost, SlotSlip, TagsLost
-from qkdd.link.pulse_clock import recover
+from qkdd.link.pulse_clock import PulseClock, recover
 
 _SLACK = 10.0  # seconds that a tag stream may lag before a block is given up
 _STEP_PS = 250_000_000_000  # how much of the stream is taken at a time
@@ -24,6 +24,8 @@ _GAIN_PHASE, _GAIN_RATE, _CONTRAST = 0.4, 0.08, 0.1
 _PIECE_S = 0.02  # seconds of clicks that one measurement of the phase wants
 _PIECE_CLICKS = (256, 4096)
 _SLIP = 0.2  # slots: a phase that jumps so far within a piece may have jumped by more
+_DELAY_SPAN_PS = 10_000_000_000  # about the moment for which the clock was found
+_DELAY_CLICKS, _DELAY_CONTRAST = 100, 0.3
 _FOLLOWED_MIN = 0.8  # share of a block's pieces whose phase must have been seen
 
 
@@ -84,6 +86,11 @@ class SlotReceiver:
         return max(self.acquisition.kept_from, 0) + self._edge
 
     @property
+    def delays_ps(self) -> tuple[float, ...]:
+        """What is taken off each detector's clicks, H V D A: configured, and measured with the clock."""
+        return tuple(float(delay) for delay in self._delays)
+
+    @property
     def clock_error(self) -> float:
         """Relative error of the transmitter's rate against its nominal, as bob's clock sees it."""
         return 0.0 if self._assign is None else self._assign.model()[3] * self._shared.slot_ps - 1.0
@@ -121,13 +128,27 @@ class SlotReceiver:
             rate_low=nominal * (1 - 2 * shared.clock_error_max),
             rate_high=nominal * (1 + 2 * shared.clock_error_max),
         )
+        self._equalise(times, detectors, clock)
+        start_ps = max(start_ps, self.earliest)
         # backwards from the middle, where the clock was measured, the phase at the start is known to a part of a slot; the
         # loop pulls in, and from there on it counts without a gap
         x = (start_ps - clock.origin_ps) * clock.rate + clock.phase
         self._assign = kernels.SlotAssigner(settings, start_ps, 0, float(x - np.floor(x)), clock.rate)
         self._cursor, self._counts = start_ps, (0, 0, 0, 0)
         del times, detectors
-        await self.follow(stop_ps)
+        await self.follow(stop_ps - self._edge)
+
+    def _equalise(self, times: NDArray[np.int64], detectors: NDArray[np.uint8], clock: PulseClock) -> None:
+        """Take off what is left of each detector's delay: where in a slot its clicks lie, against all of them."""
+        slot_ps = self._shared.slot_ps
+        near = slice(*np.searchsorted(times, (clock.origin_ps - _DELAY_SPAN_PS, clock.origin_ps + _DELAY_SPAN_PS)))
+        turns = np.exp(2j * np.pi * ((times[near] - clock.origin_ps) * clock.rate + clock.phase))
+        for detector in range(len(DETECTORS)):
+            mine = turns[detectors[near] == detector]
+            mean = complex(mine.mean()) if len(mine) >= _DELAY_CLICKS else 0j
+            if abs(mean) > _DELAY_CONTRAST:
+                self._delays[detector] += round(float(np.angle(mean)) / (2 * np.pi) * slot_ps)
+        self._edge = int(np.abs(self._delays).max()) + 1
 
     def _clicks(self, start_ps: int, stop_ps: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Clicks whose equalised time lies in [start, stop), in order. Raises TagsLost."""

@@ -153,6 +153,7 @@ class PulseTagger:
         self._held = (np.empty(0, np.int64), np.empty(0, np.uint8))
         self.stopped = 0
         self.lose = False
+        self.delays = np.zeros(4)  # s, of the detectors
         self.slip_ps = 0  # the stream is so far behind from now on
         self.failure: QkddError | None = None
 
@@ -174,6 +175,7 @@ class PulseTagger:
             while tx.began + (self._chunk + 1) * tx.chunk_s + 1e-3 <= now:
                 _, slots, which = self._source.chunk(self._chunk)
                 true = tx.began + slots / self._source.rate / (1 + tx.error) + self._rng.normal(0, 2e-9, len(slots))
+                true += self.delays[which]
                 times.append(np.round(self._stamp(true) / 2000).astype(np.int64) * 2000)
                 detectors.append(which)
                 self._chunk += 1

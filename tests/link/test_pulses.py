@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qkdd import kernels
-from qkdd.core.units import Seconds
+from qkdd.core.units import Fraction, Seconds
 from qkdd.distill.distiller import Distiller
 from qkdd.distill.errors import BlockMalformed
 from qkdd.link import LinkState, sifting
@@ -313,5 +313,25 @@ def test_a_transmitter_of_another_rate_is_refused(make_pulse_pair):
         finally:
             type(pair.alice.tagger).pulse_rate_hz = property(lambda self: self.source.rate)
             await pair.finish()
+
+    asyncio.run(main())
+
+
+def test_unequal_delays_of_the_detectors_are_measured_and_taken_off(make_pulse_pair):
+    delays = np.array([60e-9, -110e-9, 0.0, 200e-9])
+
+    async def main():
+        pair = await make_pulse_pair(gate=Fraction(0.2))
+        pair.bob.tagger.delays[:] = delays
+        await pair.start()
+        try:
+            await pair.until(lambda: pair.alice.accepted >= 2 and pair.bob.accepted >= 2)
+        finally:
+            await pair.finish()
+        shot = pair.bob.snapshot
+        measured = np.array(shot.delays_ps) * 1e-12
+        assert np.abs((measured - measured[2]) - delays).max() < 3e-9
+        assert shot.gated_ratio < 0.02
+        assert shot.slot_contrast > 0.98
 
     asyncio.run(main())

@@ -126,7 +126,9 @@ class PulseBob(_PulseEnd):
 
     def lose_lock(self) -> None:
         self._locked = False
-        self._next_slot = 0  # by a count that may have been wrong; alice keeps the true one, and the next alignment says it
+        self._next_slot = (
+            0  # by a count that may have been wrong; alice keeps the true one, and the next alignment says it
+        )
         self._receiver.lose()
 
     def begin(self) -> None:
@@ -171,7 +173,7 @@ class PulseBob(_PulseEnd):
         stop = opened.first + count
         result = self._opened(opened_pulses(symbols, at, detectors, self._levels), stop)
         self._receiver.drop(stop)
-        self._book.slot_clock(self._receiver.clock_error, None)
+        self._book.slot_clock(self._receiver.clock_error, None, self._receiver.delays_ps)
         return result
 
     async def _number_slots(self, first: int, symbols: NDArray[np.uint8], arrived: int) -> None:

@@ -20,6 +20,7 @@ from qkdd_native import clock as _clock
 from qkdd_native import hashing as _hashing
 from qkdd_native import ldpc as _ldpc
 from qkdd_native import slots as _slots
+from qkdd_native import soft as _soft
 from qkdd_native import tags as _tags
 from qkdd_native import variants as _variants
 from qkdd_native.status import Status, StatusError
@@ -52,6 +53,7 @@ __all__ = [
     "clock_search",
     "crc32c",
     "decode_a1",
+    "decode_soft",
     "decode_t2",
     "decode_tdc1",
     "delay_histogram",
@@ -61,6 +63,7 @@ __all__ = [
     "gap_encode",
     "gf2_128_multiply",
     "ldpc_codes",
+    "ldpc_low_rate_codes",
     "match_coincidences",
     "pack_bits",
     "poisson_surprise",
@@ -232,6 +235,15 @@ def ldpc_codes() -> tuple[LdpcCode, ...]:
     KernelMalformed if their file is not whole."""
     return _raising(_ldpc.family)(LdpcCode)
 
+
+@functools.cache
+def ldpc_low_rate_codes() -> tuple[LdpcCode, ...]:
+    """The shipped codes of rate 0.1, 0.05 and 0.02 for the binary-input AWGN channel, in order of leak. Raises
+    KernelMalformed."""
+    return _raising(_ldpc.low_rate_family)(LdpcCode)
+
+
+decode_soft = _raising(_soft.decode_soft)
 
 variant = _variants.variant
 available_variants = _variants.available

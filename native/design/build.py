@@ -1,8 +1,8 @@
 """Designs and writes the family of codes: `python build.py OUTPUT`; prints one line a code and the file's SHA-256.
 
-DESIGNED holds the results of `degrees.py`: distributions for 1200 edges a bit of decoding, and the leak over that of the Shannon limit
-at the threshold. A code between two of them takes the parameters of the nearest and an interpolated threshold. The file's form
-stands in docs/rooms/ldpc.md. Deterministic: the same versions of numpy and scipy write the same file.
+DESIGNED holds the results of `degrees.py`: distributions for 1200 edges a bit of decoding, and the leak over that of the Shannon
+limit at the threshold. A code between two of them takes the parameters of the nearest and an interpolated threshold. The file's
+form stands in docs/rooms/ldpc.md. Deterministic: the same versions of numpy and scipy write the same file.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def build(rows: int) -> bytes:
     entries = sorted(code.entries)
     degrees = np.bincount([row for row, _, _ in entries], minlength=rows + extra)
     print(
-        f"leak {leak:.4f} threshold {threshold:.5f} f {f:.3f} edges {len(entries)} cycles of four {code.fours}, of six {code.sixes}",
+        f"leak {leak:.4f} threshold {threshold:.5f} f {f:.3f} edges {len(entries)} "
+        f"cycles of four {code.fours}, of six {code.sixes}",
         flush=True,
     )
     return b"".join(

@@ -1,7 +1,8 @@
 """Degree distributions by differential evolution (Storn, Price, 1997) on thresholds of the quantised decoder.
 
-`python degrees.py LEAK ...` prints one JSON line a leak: {"leak", "parameters", "threshold", "f", "f_patient", "mean"}. A distribution is
-judged by its threshold when decoding may take WORK edges a bit: dense codes get fewer iterations. f_patient: without that limit.
+`python degrees.py LEAK ...` prints one JSON line a leak: {"leak", "parameters", "threshold", "f", "f_patient", "mean"}. A
+distribution is judged by its threshold when decoding may take WORK edges a bit: dense codes get fewer iterations. f_patient:
+without that limit.
 """
 
 from __future__ import annotations

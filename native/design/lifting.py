@@ -1,9 +1,9 @@
 """Quasi-cyclic lifting of a degree distribution: rows balanced, degree-2 columns in one chain, no cycles of four, few of six.
 
 Progressive edge growth (Hu, Eleftheriou, Arnold, IEEE Trans. Inf. Theory 51 (2005) 386) on the level of circulants: columns in
-order of degree, each edge to a row of the least degree, its shift drawn among those that close the fewest cycles. One shift serves
-every lifting 64 q (`LdpcCode.adapted`): a cycle in any of them is one modulo 64, so those of four are avoided modulo 256, then 64; those
-of six modulo 256, then 1024. Cycles of six are counted by Fourier transforms over the shifts.
+order of degree, each edge to a row of the least degree, its shift drawn among those that close the fewest cycles. One shift
+serves every lifting 64 q (`LdpcCode.adapted`): a cycle in any of them is one modulo 64, so those of four are avoided modulo 256,
+then 64; those of six modulo 256, then 1024. Cycles of six are counted by Fourier transforms over the shifts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Lifting:
         self.wave = roots[np.outer(np.arange(LONG), np.arange(LONG // 2 + 1)) % LONG]
 
     def cycles(self, column: int, row: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For each shift of a new entry: cycles of four modulo MIDDLE [MIDDLE] and of six modulo LONG [LONG] that it would close."""
+        """For each shift of a new entry: cycles of four modulo MIDDLE [MIDDLE] and of six modulo LONG [LONG] that it would
+        close."""
         four = np.zeros(MIDDLE, np.int64)
         total = np.zeros(LONG // 2 + 1, np.complex64)
         for other, shift in self.by_column[column]:

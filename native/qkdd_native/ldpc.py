@@ -15,6 +15,8 @@ from qkdd_native.status import Status, StatusError, check
 
 FAMILY = Path(__file__).parent / "codes" / "bsc.qc"
 FAMILY_SHA256 = "8bf590e54b30bc6780efb7ded1d46ccd5848a8a598110a944fd324a44410dc57"
+LOW_RATE = Path(__file__).parent / "codes" / "awgn.qc"
+LOW_RATE_SHA256 = "6c3b4fc7b9e08c9200af2bfcf4006757e07e100898454a18affed1b6b1ca73df"
 MAGIC = b"QKDDQC02"
 LIFTING_MOST = 4096
 TABLE = 64  # entries of a table, one a magnitude
@@ -83,7 +85,8 @@ class LdpcCode:
         return 64 * -(-bits // (64 * self.columns))
 
     def adapted(self, bits: int, lifting: int | None = None) -> Self:
-        """This code for a frame of `bits` bits with this lifting (the least that holds them); columns that stay empty are dropped.
+        """This code for a frame of `bits` bits with this lifting (the least that holds them); columns that stay empty are
+        dropped.
 
         A shift s becomes s mod 64 + 64 · (⌊s / 64⌋ mod ⌊lifting / 64⌋), so cycles of four that are none modulo 64 stay none.
         Dropped (shortened) columns are those of `shortening_order`. Raises StatusError if bits lies outside 1 to 8192 · columns.
@@ -134,6 +137,10 @@ class LdpcCode:
                 left[rows] -= 1
                 chosen.append(int(column))
         return np.array(chosen, np.int64)
+
+    def entries(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.int64]]:
+        """Columns and shifts of all entries, row by row, and where the rows start (one more than there are rows)."""
+        return self._columns_of, self._shifts, self._starts.astype(np.int64)
 
     def _rows_of(self) -> NDArray[np.int64]:
         """The row of each entry."""
@@ -231,7 +238,8 @@ def parse(data: bytes, kind: type[C]) -> tuple[C, ...]:
         columns, rows, extra, start, stages, edges = (int(value) for value in take(6, "<u4"))
         limits, tables = take(stages, "<u4").astype(np.uint32), take(TABLE * stages, "u1").astype(np.uint8)
         starts = np.append(0, np.cumsum(take(rows + extra, "u1"), dtype=np.int64)).astype(np.uint32)
-        columns_of, shifts = take(edges, "u1").astype(np.uint32), take(edges, "<u2").astype(np.uint32)
+        narrow = "u1" if columns <= 256 else "<u2"
+        columns_of, shifts = take(edges, narrow).astype(np.uint32), take(edges, "<u2").astype(np.uint32)
         parts = (limits, tables, starts, columns_of, shifts)
         codes.append(kind(LIFTING_MOST, columns, rows, extra, start, *parts))
     if at != len(data):
@@ -239,9 +247,14 @@ def parse(data: bytes, kind: type[C]) -> tuple[C, ...]:
     return tuple(sorted(codes, key=lambda code: code.leak))
 
 
-def family(kind: type[C]) -> tuple[C, ...]:
+def family(kind: type[C], path: Path = FAMILY, digest: str = FAMILY_SHA256) -> tuple[C, ...]:
     """The shipped codes in order of leak. Raises StatusError if the file is not the one that was shipped."""
-    data = FAMILY.read_bytes()
-    if hashlib.sha256(data).hexdigest() != FAMILY_SHA256:
-        raise StatusError(Status.MALFORMED, f"{FAMILY.name} is not the file that belongs to this version")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StatusError(Status.MALFORMED, f"{path.name} is not the file that belongs to this version")
     return parse(data, kind)
+
+
+def low_rate_family(kind: type[C]) -> tuple[C, ...]:
+    """The shipped codes of rate 0.1, 0.05 and 0.02 for the binary-input AWGN channel (CV-QKD), for `soft.decode_soft`."""
+    return family(kind, LOW_RATE, LOW_RATE_SHA256)

@@ -73,6 +73,8 @@ class _A1:
 
 def convert(source: Path, target: Path, form: str = "auto", shift: int = 0) -> int:
     """Write `target` from `source`, `shift` added to each channel; returns the clicks. Raises OSError, ValueError."""
+    if target.exists():
+        raise FileExistsError(f"{target} is there already")
     reader = open_recording(source, form)
     writer: Writer | None = None
     clicks = 0
@@ -89,6 +91,9 @@ def convert(source: Path, target: Path, form: str = "auto", shift: int = 0) -> i
         for block in reader.blocks():
             writer.add(_shifted(block, shift))
             clicks += len(block)
+    except BaseException:
+        target.unlink(missing_ok=True)  # half a file would pass for a whole one
+        raise
     finally:
         reader.close()
         if writer is not None:

@@ -17,7 +17,7 @@ from qkdd.core.counters import RecordingMeter
 from qkdd.core.errors import QkddError
 from qkdd.device import DeviceConfig, Driver, TimeTagger, build
 from qkdd.device.config import resolved
-from qkdd.device.errors import DeviceConfigError
+from qkdd.device.errors import DeviceConfigError, RecordingEnded
 from qkdd.device.recording import RecordingWriter
 
 EXIT_REFUSED = 1
@@ -34,6 +34,8 @@ def record(
 ) -> None:
     """Record the tags of a time tagger; the daemon must not hold it meanwhile. `replay` plays the file again."""
     try:
+        if target.exists():
+            raise DeviceConfigError(f"{target} is there already", remedy="Name another file, or remove this one.")
         driver = build(device, read_device(config, device), SystemClock(), RecordingMeter())
         clicks, lost = asyncio.run(_record(driver, target, seconds, SystemClock()))
     except QkddError as error:
@@ -82,7 +84,10 @@ async def _record(driver: Driver, target: Path, seconds: float, clock: Clock) ->
         with RecordingWriter(target, about) as writer:
             end = clock.monotonic() + seconds if seconds else float("inf")
             while clock.monotonic() < end and not stop.is_set():
-                block = await tagger.read()
+                try:
+                    block = await tagger.read()
+                except RecordingEnded:
+                    break
                 writer.write(block)
                 lost += block.lost
             await tagger.stop()

@@ -29,6 +29,7 @@ _WAIT = 0.1  # seconds that one look for messages takes
 _SILENCE = (
     2.0  # seconds without any message (one is due for each sub-acquisition) after which the service counts as dead
 )
+_LOOK = 1.0  # seconds between two looks at what the instrument counts as lost
 _APART = 40  # sub-acquisitions by which the inputs may be apart
 OPTIONS: dict[str, Any] = {
     "service_host": "127.0.0.1",
@@ -85,7 +86,7 @@ class Id900(Driver):
         self._bin_ps = 1.0
         self._ids: list[Any] = []
         self._merge: protocol.Merge | None = None
-        self._last_return = self._heard = 0.0
+        self._last_return = self._heard = self._looked = 0.0
         self._raw_errors = 0
 
     @classmethod
@@ -125,7 +126,7 @@ class Id900(Driver):
             await self._tell("start", command)
         stamp = StreamStart(self._clock.wall(), self._clock.monotonic())
         self._merge = protocol.Merge(self._bin_ps, width_ps + protocol.GAP_PS)
-        self._last_return = self._heard = stamp.monotonic
+        self._last_return = self._heard = self._looked = stamp.monotonic
         self._raw_errors = 0
         return stamp
 
@@ -151,7 +152,10 @@ class Id900(Driver):
                 errors.ProtocolError, "read tags", f"one input is {merge.apart} sub-acquisitions ahead", bus=_STREAMS
             )
         times, channels, late = in_order(*merge.take())
-        lost = await self._lost() if len(times) else 0
+        lost = 0
+        if now - self._looked > _LOOK:
+            self._looked = now
+            lost = await self._lost()
         faults = (errors.TagsLost.code,) if lost else ()
         block = TagBlock(times, channels, merge.until, lost, faults, late)
         self._meter.add("qkdd_tagger_tags_total", len(block), device=self.name)

@@ -11,7 +11,6 @@ from typing import Any
 import cffi
 
 _FUNCTIONS = {
-    "GetLibraryVersion": "char *version",
     "GetErrorString": "char *text, int code",
     "OpenDevice": "int device, char *serial",
     "CloseDevice": "int device",
@@ -94,7 +93,8 @@ class Adapter:
         try:
             self._library = self._ffi.dlopen(path)
         except OSError as error:
-            raise ImportError(f"{path} cannot be loaded ({error})") from None
+            # what cffi adds about other places where it looked does not help
+            raise ImportError(f"{path} cannot be loaded ({str(error).partition('.  Additionally')[0]})") from None
         try:
             return {name: getattr(self._library, prefix + name) for name in names}
         except AttributeError as error:

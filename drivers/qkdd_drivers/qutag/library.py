@@ -54,7 +54,8 @@ class Adapter:
                 if line.startswith(("TDC_", "*TDC_")):
                     getattr(self._lib, line.lstrip("*").partition("(")[0])
         except OSError as error:
-            raise ImportError(f"{path} cannot be loaded ({error})") from None
+            # what cffi adds about other places where it looked does not help
+            raise ImportError(f"{path} cannot be loaded ({str(error).partition('.  Additionally')[0]})") from None
         except AttributeError as error:
             raise ImportError(f"{path} is another library ({error})") from None
         if self._lib.TDC_getVersion() < _OLDEST:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_every_variant_gives_what_the_rules_say(count, seed, dead, half, cuts, p
     oracle = Oracle(chosen, 0, 7, 0.35, RATE * (1 + 2e-6))
     expected = [
         oracle(times[(times > low) & (times <= high)], detectors[(times > low) & (times <= high)], high)
-        for low, high in zip(edges, edges[1:], strict=False)
+        for low, high in itertools.pairwise(edges)
     ]
     before = kernels.variant()
     try:
@@ -118,7 +119,7 @@ def test_every_variant_gives_what_the_rules_say(count, seed, dead, half, cuts, p
             kernels.select_variant(name)
             assign = kernels.SlotAssigner(chosen, 0, 7, 0.35, RATE * (1 + 2e-6))
             pieces = []
-            for wanted, low, high in zip(expected, edges, edges[1:], strict=False):
+            for wanted, (low, high) in zip(expected, itertools.pairwise(edges), strict=True):
                 part = (times > low) & (times <= high)
                 slots, patterns, measured = assign(times[part], detectors[part], high)
                 assert list(zip(slots.tolist(), patterns.tolist(), strict=True)) == wanted

@@ -21,6 +21,7 @@ class InstrumentsConfig(Section, frozen=True):
 
     tagger: str = ""
     polarization: str = ""
+    attenuator: str = ""
     board: str = "127.0.0.1:0"
     detectors_host: str = "127.0.0.1"
     detectors_ports: tuple[int, int] = (CONTROL_PORT, COUNTS_PORT)
@@ -30,12 +31,14 @@ class BenchConfig(Section, frozen=True):
     """`protocol`: a source of pairs between two receivers, or a transmitter board and one receiver. `control`: path of the UNIX
     socket for faults and settings; empty: none. `seed`: of everything random, but not of what a board prepares.
 
+    `bench`: lab1 has the same instruments on both sides; lab2 those of other makers (`qkdd_hil.bench.lab2`), for pairs only.
     `eve`: fraction of pairs or pulses that an eavesdropper intercepts and resends from the start; `pns`: she splits
     pulses of more than one photon and blocks the others instead.
     """
 
     seed: int = 1
     protocol: Literal["bbm92", "decoy_bb84"] = "bbm92"
+    bench: Literal["lab1", "lab2"] = "lab1"
     eve: Fraction = Fraction(0.0)
     pns: bool = False
     control: str = ""
@@ -45,5 +48,7 @@ class BenchConfig(Section, frozen=True):
     bob: InstrumentsConfig = InstrumentsConfig(detectors_host="127.0.0.2")
 
     def check(self) -> Iterator[tuple[str, str, str]]:
+        if self.bench == "lab2" and self.protocol != "bbm92":
+            yield "bench", "lab2 is a bench for pairs", 'set protocol = "bbm92"'
         if self.pns and self.protocol != "decoy_bb84":
             yield "pns", "needs pulses to split", 'set protocol = "decoy_bb84"'

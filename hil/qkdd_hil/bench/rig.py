@@ -1,6 +1,7 @@
 """The bench put together: the line and its simulators, started and stopped as one.
 
-Pairs: six instruments, a tagger, detectors and paddles a side. Pulses: alice has a transmitter board instead.
+Pairs: six instruments, a tagger, detectors and paddles a side (lab2: ten of other makers). Pulses: alice has a transmitter
+board instead.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from qkdd_drivers.simkit import ClickSource, Simulator
 from qkdd_drivers.single_quantum_websq.sim import WebSqSim
 from qkdd_drivers.thorlabs_mpc320.sim import Mpc320Sim
 
+from qkdd_hil.bench import lab2
 from qkdd_hil.bench.config import BenchConfig, InstrumentsConfig
 from qkdd_hil.bench.control import BenchControl
 from qkdd_hil.bench.wiring import DetectorArray, Optics, Paddles
@@ -47,6 +49,11 @@ class Rig:
         line = QuantumLine(config.line, config.seed)
         alice = DetectorArray(line.setting.alice, lambda: line.count_rates("alice"), config.seed + SEED_STEP + 1)
         bob = DetectorArray(line.setting.bob, lambda: line.count_rates("bob"), config.seed + 2 * SEED_STEP + 1)
+        if config.bench == "lab2":
+            at_alice, at_bob = config.seed + SEED_STEP, config.seed + 2 * SEED_STEP
+            self.instruments |= lab2.alice(config.alice, line.alice, alice, line.setting.alice, at_alice)
+            self.instruments |= lab2.bob(config.bob, line.bob, bob, line.setting.bob, at_bob)
+            return line
         self._receiver("alice", config.alice, line.alice, alice, Paddles(line.setting.alice), config.seed + SEED_STEP)
         self._receiver("bob", config.bob, line.bob, bob, Paddles(line.setting.bob), config.seed + 2 * SEED_STEP)
         return line

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from qkdd_hil.demo.figures import Figures
-from qkdd_hil.demo.options import DEFAULT_QBER_MAX, Adversary, Options, ProtocolName
+from qkdd_hil.demo.options import DEFAULT_QBER_MAX, Adversary, BenchName, Options, ProtocolName
 from qkdd_hil.demo.run import Demo, guarded
 
 
@@ -19,6 +19,9 @@ def main(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures there (docs/demo-figures.schema.json).")] = None,
     protocol: Annotated[ProtocolName, typer.Option(help="bbm92: entangled pairs. decoy_bb84: pulses.")] = "bbm92",
+    bench: Annotated[
+        BenchName, typer.Option(help="lab2: MultiHarp, ID120, EPC-400, DD-100 to TDC2, WebSQ, MPC320; bbm92 only.")
+    ] = "lab1",
     pulse_rate: Annotated[float, typer.Option(help="Pulses a second, with decoy_bb84.", min=1e6, max=50e6)] = 10e6,
     eve: Annotated[
         float,
@@ -46,6 +49,7 @@ def main(
         seed=seed,
         directory=directory,
         live=live,
+        bench=bench,
         protocol=protocol,
         adversary=adversary,
         pulse_rate=pulse_rate,

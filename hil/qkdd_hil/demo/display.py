@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -33,10 +33,13 @@ _NUMBERS = (
 
 
 class Display:
-    """Context manager. `refresh` draws the state, `event` takes a daemon's event, `say` a line of our own."""
+    """Context manager. `refresh` draws the state, `event` takes a daemon's event, `say` a line of our own. `rows`: further
+    numbers that the variant has to show, title and value."""
 
-    def __init__(self, nodes: Sequence[NodeWatch], *, live: bool) -> None:
-        self._nodes = nodes
+    def __init__(
+        self, nodes: Sequence[NodeWatch], *, live: bool, rows: Callable[[], Sequence[tuple[str, str]]] = tuple
+    ) -> None:
+        self._nodes, self._rows = nodes, rows
         self._console = Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, auto_refresh=False) if live and self._console.is_terminal else None
         self._lines: deque[str] = deque(maxlen=EVENTS_SHOWN)
@@ -101,6 +104,7 @@ class Display:
         blocks = self._blocks()
         accepted = sum(b.accepted for b in blocks)
         state = f"link {link.get('state', 'not up')}; blocks {accepted} accepted, {len(blocks) - accepted} refused"
+        numbers += [f"{title} {value}" for title, value in self._rows()]
         return ", ".join([state, *numbers, f"keys delivered {len(self._deliveries)}"])
 
     def _picture(self) -> RenderableType:
@@ -127,6 +131,8 @@ class Display:
         for key, title, form in _NUMBERS:
             values = [node.link.get(key) for node in self._nodes]
             table.add_row(title, *("-" if value is None else form.format(value) for value in values))
+        for title, shown in self._rows():
+            table.add_row(title, shown, "")
         blocks = self._blocks()
         accepted = sum(b.accepted for b in blocks)
         codes = sorted({b.code or "?" for b in blocks if not b.accepted})

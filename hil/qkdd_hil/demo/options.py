@@ -12,6 +12,7 @@ FIRST_KEY_DEADLINE = 120.0  # s; 30 s is the promise, a slow machine shall still
 REFUSALS_THAT_END = 3
 
 
+BenchName = Literal["lab1", "lab2"]
 ProtocolName = Literal["bbm92", "decoy_bb84"]
 Adversary = Literal["none", "intercept", "pns"]
 
@@ -31,6 +32,7 @@ class Options:
     live: bool = True
     block: str | None = None
     redelivery_window: str = "5 s"
+    bench: BenchName = "lab1"
     protocol: ProtocolName = "bbm92"
     adversary: Adversary = "none"
     pulse_rate: float = 10e6
@@ -40,6 +42,8 @@ class Options:
         """Why these options make no run; None if they do."""
         if self.adversary == "pns" and self.protocol != "decoy_bb84":
             return "--adversary pns splits pulses of more than one photon: it needs --protocol decoy_bb84"
+        if self.bench == "lab2" and self.protocol != "bbm92":
+            return "--bench lab2 is a bench for pairs: it needs --protocol bbm92"
         if self.adversary == "pns" and self.eve:
             return "--adversary pns and --eve are two adversaries; choose one"
         return None

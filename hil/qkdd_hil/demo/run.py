@@ -61,7 +61,7 @@ class Demo:
         try:
             self._intensities = IntensityWatch(f"http://127.0.0.1:{layout.ports['metrics-alice']}/metrics")
             self._nodes = [NodeWatch(side, layout.control_socket(side), self._event) for side in SIDES]
-            self._display = Display(self._nodes, live=self._options.live)
+            self._display = Display(self._nodes, live=self._options.live, rows=self._rows)
             try:
                 with self._display:
                     self._display.say(f"run folder {layout.folder}, logs in {layout.logs}")
@@ -75,6 +75,15 @@ class Demo:
             return figures
         finally:
             layout.remove(keep_logs=not complete)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Gain and error of each intensity, as far as blocks were counted."""
+        decoy = self._variant.decoy(self._outlook, self._intensities.samples[-1:])
+        return [
+            (f"mu {one.mu:g}", f"gain {one.gain:.3e}, error in X {one.qber_x:.2%}")
+            for one in (decoy.intensities if decoy else ())
+            if one.gain is not None and one.qber_x is not None
+        ]
 
     def _interrupt(self, task: asyncio.Task[Any] | None) -> None:
         if self._started and self._settled():

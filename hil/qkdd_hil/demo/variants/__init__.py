@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from qkdd_hil.demo.options import Options
 from qkdd_hil.demo.variants.base import Outlook, Variant
+from qkdd_hil.demo.variants.lab2 import Lab2
 from qkdd_hil.demo.variants.pairs import Pairs
 from qkdd_hil.demo.variants.pulses import Pulses
 
@@ -15,4 +16,6 @@ __all__ = ["Outlook", "Variant", "choose"]
 
 def choose(options: Options) -> Variant:
     """The variant that was asked for."""
-    return Pulses(options) if options.protocol == "decoy_bb84" else Pairs(options)
+    if options.protocol == "decoy_bb84":
+        return Pulses(options)
+    return Lab2(options) if options.bench == "lab2" else Pairs(options)

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 from scipy import fft
 
-from qkdd_native import bench_clock, bits, cascade, clock, hashing, tags, variants
+from qkdd_native import bench_clock, bench_ldpc, bits, cascade, clock, hashing, tags, variants
 
 REPEATS = 5
 TOEPLITZ_SIZES: tuple[tuple[int, float, float | None], ...] = (
@@ -41,6 +41,8 @@ BIT_BLOCK = 1 << 24
 CASCADE_FRAMES = 2000  # a run; frame error rates are over all runs
 # f of the best public variant in frames of 10^5 bits (cascade-cpp, ten variants measured side by side)
 BEST_CASCADE = {0.01: 1.053, 0.02: 1.057, 0.03: 1.060, 0.05: 1.065, 0.08: 1.082}
+LDPC_FRAMES = 200  # a point; docs/performance.md has 10^4
+LDPC_POINTS = bench_ldpc.POINTS
 CLICKS = 1_000_000
 CLOCK_RATE = 1e6
 CLOCK_STRENGTHS = (0.05, 0.01)  # pairs / sqrt(clicks of alice * clicks of bob)
@@ -268,12 +270,23 @@ def bit_rows(rng: np.random.Generator) -> Iterator[Row]:
     yield row(f"random_subset, {k} of {m}, without the random numbers", k / (drawing - numbers) / 1e6, "Mpositions/s")
 
 
+def ldpc_rows() -> Iterator[Row]:
+    """f is exact, FER over fresh frames; the speed is that of one node, which decodes."""
+    for index, point in enumerate(LDPC_POINTS):
+        found = bench_ldpc.measure(point, max(1, LDPC_FRAMES * (1 << 18) // max(point.bits, 1 << 18)), 1 + index)
+        name = f"LDPC {point.p:.0%}, n={found.bits}"
+        yield row_below(f"{name}: f, syndrome bits over n h(p)", found.f, "", point.f + 1e-4)
+        yield row_below(f"{name}: FER over {found.frames} frames", found.failed / found.frames, "", bench_ldpc.FER_MUST)
+        yield row(f"{name}: decoding", found.speed, "Mbit/s", point.must)
+
+
 def rows() -> Iterator[Row]:
     rng = np.random.default_rng(1)
     yield from toeplitz_rows(rng)
     yield from hash_rows()
     yield from tag_rows(rng)
     yield from clock_rows()
+    yield from ldpc_rows()
     yield from cascade_rows(rng, CASCADE_FRAMES)
     yield from bit_rows(rng)
 

@@ -1,7 +1,8 @@
-"""LDPC figures: f, frame error rate with its frame count, and speed, for error rates of 1 to 8 %. `python -m qkdd_native.bench_ldpc`.
+"""LDPC figures: f, frame error rate with its frame count, and speed, for error rates of 1 to 8 %. `python -m
+qkdd_native.bench_ldpc`.
 
-Each frame has fresh independent errors of exactly the stated probability; seeds are printed. f is exact: syndrome bits over n h(p), n the
-bits of the shortened frame. A frame counts as failed when no pattern or another pattern is found.
+Each frame has fresh independent errors of exactly the stated probability; seeds are printed. f is exact: syndrome bits over n
+h(p), n the bits of the shortened frame. A frame counts as failed when no pattern or another pattern is found.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot
 
-from qkdd_native import bench, bench_clock, clock, hashing, tags
+from qkdd_native import bench, bench_clock, bench_ldpc, clock, hashing, tags
 
 # between two powers of two too: a step there would be a cliff
 TOEPLITZ = tuple(int(10**e) for e in np.arange(3, 8.01, 0.125))
@@ -68,6 +68,38 @@ def hash_cost(size: int) -> float:
     return bench.seconds(lambda: hashing.poly_hash(data, bytes(16))) / size * 1e9
 
 
+FRAMES = tuple(64 * 256 * k for k in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64))
+WATERFALL_BITS = (1 << 14, 1 << 16, 1 << 18)
+WATERFALL_F = (1.08, 1.10, 1.12, 1.14, 1.16, 1.18, 1.20, 1.22)
+WATERFALL_FRAMES = 200
+
+
+def ldpc_cost(n: int) -> float:
+    """ns for a bit, decoded at 3 % and f = 1.2."""
+    return 1e3 / bench_ldpc.measure(bench_ldpc.Point(0.03, 1.2, n, 0.0), max(3, (1 << 21) // n), n).speed
+
+
+def draw_waterfall(folder: Path) -> None:
+    """Frame error rate of LDPC against f at 2 %, for three lengths."""
+    figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
+    for bits in WATERFALL_BITS:
+        frames = max(1, WATERFALL_FRAMES * WATERFALL_BITS[0] // bits * (4 if bits > WATERFALL_BITS[0] else 1))
+        points = [bench_ldpc.measure(bench_ldpc.Point(0.02, f, bits, 0.0), frames, bits) for f in WATERFALL_F]
+        axes.semilogy(
+            [found.f for found in points],
+            [max(found.failed, 0.5) / found.frames for found in points],
+            marker=".",
+            linewidth=1,
+            label=f"{bits} bits, {frames} frames a point",
+        )
+    axes.set_xlabel("f, syndrome bits over n h(2 %)")
+    axes.set_ylabel("frame error rate")
+    axes.grid(which="both", linewidth=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(folder / "ldpc-waterfall.svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
 PLOTS: tuple[tuple[str, tuple[int, ...], Callable[[int], float], str, str], ...] = (
     ("toeplitz", TOEPLITZ, toeplitz_cost, "bits of key input n, m = 0.4 n", "ns for a bit"),
     (
@@ -81,6 +113,7 @@ PLOTS: tuple[tuple[str, tuple[int, ...], Callable[[int], float], str, str], ...]
     ("decode-t2", CLICKS, decoder_cost, "records", "ns for a record"),
     ("gaps", CLICKS, gap_cost, "values", "ns for a value, both ways"),
     ("clock-search", SEARCHES, search_cost, "bob's clicks in two seconds", "ms for a search"),
+    ("ldpc", FRAMES, ldpc_cost, "bits of a frame", "ns for a bit, decoded"),
     ("poly-hash", HASH, hash_cost, "bytes", "ns for a byte"),
 )
 
@@ -96,3 +129,4 @@ def draw(folder: Path) -> None:
         axes.grid(which="both", linewidth=0.3)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         pyplot.close(figure)
+    draw_waterfall(folder)

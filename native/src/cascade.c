@@ -408,6 +408,7 @@ static qkdd_status correct(frame *f, size_t pass, const range *found, size_t cou
             if (pass < PASSES) mark(f->cells[pass], found[from + i].first, found[from + i].last, at);
             places[0][i] = x;
             __builtin_prefetch(&f->cells[0][x / 64], 1);
+            __builtin_prefetch(&f->done[x / 64], 1);
             for (size_t q = 1; q < s->passes; q++) {
                 places[q][i] = q == pass ? at : forward(&f->permuted[q], x);
                 __builtin_prefetch(&f->cells[q][places[q][i] / 64], 1);

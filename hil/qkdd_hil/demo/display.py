@@ -128,10 +128,13 @@ class Display:
         for node in self._nodes:
             table.add_column(node.name, justify="right")
         table.add_row("state", *(str(node.link.get("state", "-")) for node in self._nodes))
+        further = self._rows()
         for key, title, form in _NUMBERS:
             values = [node.link.get(key) for node in self._nodes]
+            if further and all(value is None for value in values):
+                continue  # a number of another protocol
             table.add_row(title, *("-" if value is None else form.format(value) for value in values))
-        for title, shown in self._rows():
+        for title, shown in further:
             table.add_row(title, shown, "")
         blocks = self._blocks()
         accepted = sum(b.accepted for b in blocks)

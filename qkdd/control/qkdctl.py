@@ -22,6 +22,7 @@ from qkdd.control.audit_cli import app as audit_app
 from qkdd.control.client import DEFAULT_SOCKET, ControlClient, Refused
 from qkdd.control.errors import NoDaemon
 from qkdd.control.firmware_cli import app as firmware_app
+from qkdd.control.kms_cli import app as kms_app
 from qkdd.control.link_cli import app as link_app
 from qkdd.core import console
 from qkdd.core.errors import QkddError
@@ -41,6 +42,7 @@ app.add_typer(calibrate_app, name="calibrate")
 app.add_typer(firmware_app, name="firmware")
 app.add_typer(link_app, name="link")
 app.add_typer(audit_app, name="audit")
+app.add_typer(kms_app, name="kms")
 
 _console = console.output()
 _complaints = console.complaints()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -28,28 +29,47 @@ class Sealer:
     """Seals and opens the records of one purpose, for example "spool"."""
 
     def __init__(self, master: Secret, purpose: str) -> None:
-        if len(master) != MASTER_KEY_BYTES:
-            raise CredentialError(f"the master key has {len(master)} bytes, {MASTER_KEY_BYTES} are needed")
-        key = HKDF(hashes.SHA512(), 32, salt=None, info=b"qkdd sealing v1 " + purpose.encode()).derive(
-            bytes(master.reveal())
-        )
-        self._aead = AESGCM(key)
+        self._purpose = purpose
+        self._keys: tuple[AESGCM, ...] = (_derive(master, purpose),)  # the first seals, each opens
+
+    def add_master(self, master: Secret) -> None:
+        """From now on seal under this one; what earlier ones sealed still opens."""
+        self._keys = (_derive(master, self._purpose), *self._keys)
+
+    def drop_earlier(self) -> None:
+        """Nothing is sealed under an earlier master key any more."""
+        self._keys = self._keys[:1]
 
     def seal(self, plain: Secret | bytes | bytearray | memoryview, place: str) -> bytes:
         """Seal `plain` for `place`, a string such as "block/7"."""
         data = plain.reveal() if isinstance(plain, Secret) else plain
         nonce = secrets.token_bytes(12)
-        return _HEADER + nonce + self._aead.encrypt(nonce, bytes(data), place.encode())
+        return _HEADER + nonce + self._keys[0].encrypt(nonce, bytes(data), place.encode())
 
     def open(self, record: bytes, place: str) -> Secret:
         """Open a record. Raises SealError when key, place or content are not the ones it was sealed with."""
         if record[: len(_HEADER)] != _HEADER:
             raise SealError(f"the record at {place} has an unknown format or suite")
         nonce = record[len(_HEADER) : len(_HEADER) + 12]
-        try:
-            return Secret(self._aead.decrypt(nonce, record[len(_HEADER) + 12 :], place.encode()))
-        except InvalidTag:
-            raise SealError(f"the record at {place} does not open") from None
+        for key in self._keys:
+            with suppress(InvalidTag):
+                return Secret(key.decrypt(nonce, record[len(_HEADER) + 12 :], place.encode()))
+        raise SealError(f"the record at {place} does not open")
+
+    def renew(self, record: bytes, place: str) -> bytes | None:
+        """The record sealed under the newest master key; None if it is already. Raises SealError."""
+        nonce = record[len(_HEADER) : len(_HEADER) + 12]
+        with suppress(InvalidTag):
+            self._keys[0].decrypt(nonce, record[len(_HEADER) + 12 :], place.encode())
+            return None
+        return self.seal(self.open(record, place), place)
+
+
+def _derive(master: Secret, purpose: str) -> AESGCM:
+    if len(master) != MASTER_KEY_BYTES:
+        raise CredentialError(f"the master key has {len(master)} bytes, {MASTER_KEY_BYTES} are needed")
+    info = b"qkdd sealing v1 " + purpose.encode()
+    return AESGCM(HKDF(hashes.SHA512(), 32, salt=None, info=info).derive(bytes(master.reveal())))
 
 
 def load_master_key(path: Path) -> Secret:
@@ -74,7 +94,14 @@ def load_master_key(path: Path) -> Secret:
 
 
 def create_master_key(path: Path) -> None:
-    """Write a fresh master key, mode 0600; an existing file is never overwritten."""
+    """Write a fresh master key, durable, mode 0600; an existing file is never overwritten. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(secrets.token_bytes(MASTER_KEY_BYTES).hex().encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -51,6 +51,10 @@ class Fallback:
         self._meter, self._audit = meter, audit
         self._fallen: set[tuple[str, str]] = set()
 
+    @property
+    def pairs(self) -> int:
+        return len(self._fallen)
+
     def note(self, peer: str, master: str, slave: str, *, fallen: bool) -> None:
         """After each draw by policy. Metric, log and audit line at each change."""
         if fallen == ((master, slave) in self._fallen):

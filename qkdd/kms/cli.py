@@ -22,6 +22,7 @@ from qkdd.core.sealing import load_master_key
 from qkdd.kms.bench import run as draw_bench
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.dev_pair import DevPair
+from qkdd.kms.restore import restored
 from qkdd.kms.schema import ALLOCATIONS, CHUNKS, POOLS
 from qkdd.kms.server import KmsServer
 from qkdd.peer.tls import self_test
@@ -145,6 +146,23 @@ def status(file: File) -> None:
         "draws_open": pending,
     }
     typer.echo(json.dumps(answer, indent=2))
+
+
+@app.command(epilog="Example: qkdd-kms restore kms.toml /var/backups/kms.db")
+def restore(
+    file: File,
+    backup: Annotated[Path, typer.Argument(help="What `qkdctl kms backup` wrote.", exists=True, dir_okay=False)],
+) -> None:
+    """Take a backup back; the KMS must be stopped and have no store. Keys drawn before it can still be fetched.
+
+    Key that was not drawn when the backup was made is used up: it may have been drawn since.
+    """
+    try:
+        config = config_files.load(file, KmsConfig)
+        size = asyncio.run(restored(config, backup))
+    except QkddError as error:
+        raise _fail(error) from None
+    typer.echo(f"{file}: store restored; {size} bytes of key that was not drawn are used up, nodes bring new key")
 
 
 @app.command(epilog="Example: qkdd-kms bench --json")

@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 from qkdd.core.config import Section
 from qkdd.core.database import Place
 from qkdd.core.errors import ConfigError
+from qkdd.core.local_config import LocalSocket
 from qkdd.core.postgres import Postgres, parse
 from qkdd.core.sqlite_file import SqliteFile
 from qkdd.core.units import Seconds
+from qkdd.core.zeroise import ZeroiseConfig, store_files
 from qkdd.kms.classes import KeyClass
 from qkdd.kms.exchange import CURVES
 from qkdd.peer.tls import Suite, TlsProfile
@@ -206,7 +208,7 @@ class KmsIdentity(Section, frozen=True, kw_only=True):
 
 
 class KmsConfig(Section, frozen=True, kw_only=True):
-    """The whole file. `sae` has up to two listeners: "post-quantum" and "classical"."""
+    """The whole file. `admin`: the socket of `qkdctl kms`. `sae` has up to two listeners: "post-quantum" and "classical"."""
 
     kms: KmsIdentity
     node_plane: NodePlane
@@ -217,6 +219,18 @@ class KmsConfig(Section, frozen=True, kw_only=True):
     pairs: tuple[Pair, ...]
     limits: Limits = Limits()
     hybrid: HybridExchange = HybridExchange()
+    admin: LocalSocket | None = None
+    zeroise: ZeroiseConfig = ZeroiseConfig()
+
+    def key_files(self) -> list[Path]:
+        """Every file with a key that this KMS is given; the master key first."""
+        listeners = (self.node_plane, self.kms_plane, *self.sae.values())
+        return [Path(p) for p in (self.kms.master_key, *(e.key for e in listeners), *self.zeroise.also)]
+
+    def store_files(self) -> list[Path]:
+        """Files of the embedded store; none with PostgreSQL."""
+        place = self.store_place()
+        return store_files(place.path) if isinstance(place, SqliteFile) else []
 
     def store_place(self) -> Place:
         """Where the keys are kept."""

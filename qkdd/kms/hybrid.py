@@ -73,7 +73,7 @@ class Hybrid:
             if found.curve == self._config.curve:
                 return found
         private, made = exchange.new_bundle(secrets.token_hex(16), self._config.curve)
-        sealed = sealer.seal(private, _exchange_place(made.id))
+        sealed = sealer.seal(private, exchange_place(made.id))
         connection.execute(
             EXCHANGES.insert().values(
                 id=made.id, peer=peer, created=now, bundle=msgspec.json.encode(made), sealed=sealed
@@ -105,7 +105,7 @@ class Hybrid:
                 if row is None:
                     return STALE
                 try:
-                    private = sealer.open(row.sealed, _exchange_place(row.id))
+                    private = sealer.open(row.sealed, exchange_place(row.id))
                     shared = exchange.decapsulate(private, msgspec.json.decode(row.bundle, type=Bundle), offer)
                 except ExchangeRefused:
                     return STALE
@@ -116,5 +116,6 @@ class Hybrid:
         return record(connection, peer, allocation, expected, self._now())
 
 
-def _exchange_place(bundle_id: str) -> str:
+def exchange_place(bundle_id: str) -> str:
+    """Where the private keys of a bundle stand."""
     return f"exchange/{bundle_id}"

@@ -79,6 +79,22 @@ class Voided(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reusable: bool
 
 
+class Revoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`revoke`: my operator revoked these draws, these single keys, and what was not drawn of this link."""
+
+    draws: Annotated[list[Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{24}$")]], msgspec.Meta(max_length=65536)]
+    keys: Annotated[list[Text], msgspec.Meta(max_length=4096)] = []
+    undrawn_of: Text | None = None
+
+
+class RevokedThere(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Done, durably. How many draws, keys and bytes there were here to revoke."""
+
+    draws: Count
+    keys: Count
+    undrawn: Count
+
+
 class Borrow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`ownership`: my chunks are used up, let me draw from untouched ones of yours, about `bytes`."""
 

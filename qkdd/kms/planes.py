@@ -17,7 +17,7 @@ from qkdd.core.secret import Secret
 from qkdd.kms.errors import KmsError, NotEntitled, RequestRefused
 from qkdd.kms.http import caller, errors_as, read_body, respond
 from qkdd.kms.key_ids import canonical
-from qkdd.kms.plane import Announce, Borrow, Exchange, Holds, Void
+from qkdd.kms.plane import Announce, Borrow, Exchange, Holds, Revoke, Void
 from qkdd.kms.service import KeyService
 
 EXTENSION = "E0_qkdd_chunk"  # see qkdd.keys.handover
@@ -168,7 +168,7 @@ def _chunk(key: ExtKey) -> tuple[str, ChunkFacts, Secret]:
 
 
 class KmsPlane:
-    """`POST /kms/v1/{chunks,allocations,ownership,void,exchange}` for the KMSs in `peers`, by their certificates."""
+    """`POST /kms/v1/{chunks,allocations,ownership,void,exchange,revoke}` for the KMSs in `peers`, by their certificates."""
 
     def __init__(self, service: KeyService, clock: Clock, meter: Meter) -> None:
         self._service, self._clock, self._meter = service, clock, meter
@@ -180,6 +180,7 @@ class KmsPlane:
         app.router.add_post("/kms/v1/ownership", self._route(Borrow, self._service.on_borrow))
         app.router.add_post("/kms/v1/void", self._route(Void, self._service.on_void))
         app.router.add_post("/kms/v1/exchange", self._route(Exchange, self._service.on_exchange))
+        app.router.add_post("/kms/v1/revoke", self._route(Revoke, self._service.on_revoke))
         return app
 
     def _route(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -13,8 +15,13 @@ from qkdd.core import log
 from qkdd.core.audit import AuditLog
 from qkdd.core.clock import Clock, SystemClock
 from qkdd.core.errors import ConfigError, QkddError
+from qkdd.core.local_api import LocalApi
+from qkdd.core.local_errors import NotNow
 from qkdd.core.sealing import load_master_key
+from qkdd.core.tamper import TamperWatch
+from qkdd.core.zeroise import Report, refuse_zeroised, zeroise
 from qkdd.kms.access import SaeAccess
+from qkdd.kms.admin import ROUTES
 from qkdd.kms.config import KmsConfig, address
 from qkdd.kms.connections import IdleConnections
 from qkdd.kms.etsi014 import Etsi014
@@ -23,6 +30,7 @@ from qkdd.kms.http import errors_as
 from qkdd.kms.metrics import KmsMeter
 from qkdd.kms.plane import PeerKms
 from qkdd.kms.planes import KmsPlane, NodePlane
+from qkdd.kms.rotation import Rotation, siblings
 from qkdd.kms.schema import kms_store
 from qkdd.kms.service import KeyService
 from qkdd.kms.skip import Skip
@@ -31,6 +39,9 @@ from qkdd.peer.tls import Suite, TlsContext, client_context, self_test, server_c
 
 _LOG = log.get("kms")
 _STOP_SECONDS = 5.0
+_ROTATION_AGAIN = 10.0
+_LAST_WORDS = 0.2  # seconds for the answer to whoever gave the order
+EXIT_ZEROISED = 4
 
 
 class KmsServer:
@@ -39,7 +50,16 @@ class KmsServer:
     `synthetic` is for `qkdd.kms.dev_pair` alone and no configuration can set it: it marks every key and every metric.
     """
 
-    def __init__(self, config: KmsConfig, clock: Clock | None = None, *, synthetic: bool = False) -> None:
+    def __init__(
+        self,
+        config: KmsConfig,
+        clock: Clock | None = None,
+        *,
+        synthetic: bool = False,
+        end: Callable[[int], object] = os._exit,
+    ) -> None:
+        """end: how the process ends after it was zeroised, at once and without a word to anybody."""
+        self._end = end
         self.config = config
         self.addresses: dict[str, tuple[str, int]] = {}
         self._synthetic = synthetic
@@ -51,6 +71,9 @@ class KmsServer:
         self._audit: AuditLog | None = None
         self._background: asyncio.Task[None] | None = None
         self.service: KeyService | None = None
+        self._rotation: Rotation | None = None
+        self._rotating: asyncio.Task[None] | None = None
+        self._admin: LocalApi | None = None
         self.failed = asyncio.Event()  # a defect ended the background work: the process must be started again
 
     async def start(self) -> None:
@@ -64,6 +87,7 @@ class KmsServer:
     async def _start(self) -> None:
         config, clock = self.config, self._clock
         state = Path(config.kms.state_directory)
+        refuse_zeroised(state)
         master = load_master_key(Path(config.kms.master_key))
         plane = config.kms_plane
         found = self_test(plane.profile("kms_plane", "post-quantum"), clock)
@@ -87,6 +111,8 @@ class KmsServer:
             synthetic=self._synthetic,
         )
         self.service = service
+        self._rotation = Rotation(Path(config.kms.master_key), service.database, service.sealer, self._audit)
+        resumed = self._rotation.resume()
         await service.open()
         in_flight: Counter[str] = Counter()
         for name, listener in config.sae.items():
@@ -105,6 +131,11 @@ class KmsServer:
             metrics = web.Application()
             metrics.router.add_get("/metrics", self._metrics)
             await self._listen("metrics", metrics, config.kms.metrics, None)
+        if config.admin is not None:
+            self._admin = LocalApi(config.admin, ROUTES, self, self._audit, clock, may_be_activated=False)
+            await self._admin.start()
+        if resumed:
+            self._continue_rotation(self._rotation)
         self._background = asyncio.create_task(self._run_background(service))
         self._background.add_done_callback(self._ended)
 
@@ -122,6 +153,56 @@ class KmsServer:
         async with asyncio.TaskGroup() as group:
             group.create_task(service.run_background())
             group.create_task(self._idle.run())
+            group.create_task(TamperWatch(self.config.zeroise, self._clock, self.meter, self._tampered).run())
+
+    @property
+    def running(self) -> KeyService:
+        """Raises NotNow while the KMS is not open."""
+        if self.service is None:
+            raise NotNow("the KMS is not open")
+        return self.service
+
+    @property
+    def rotation(self) -> Rotation:
+        if self._rotation is None:
+            raise NotNow("the KMS is not open")
+        return self._rotation
+
+    def rotate(self) -> None:
+        """Begin a rotation of the master key; it goes on in the background. Raises CredentialError, StorageFailed."""
+        self.rotation.begin()
+        self._continue_rotation(self.rotation)
+
+    def _continue_rotation(self, rotation: Rotation) -> None:
+        async def work() -> None:
+            while True:
+                try:
+                    return await rotation.run()
+                except QkddError as error:  # a full disk: both keys stay loaded, and it is tried again
+                    _LOG.error("rotation of the master key waits", **log.error_fields(error))
+                    await self._clock.sleep(_ROTATION_AGAIN)
+
+        self._rotating = asyncio.create_task(work())
+
+    async def _tampered(self, reason: str) -> None:
+        await self.zeroise(reason)
+
+    async def zeroise(self, reason: str) -> Report:
+        """Erase every key file and the store, then end the process; the mark keeps it from starting again."""
+        if self.service is not None:
+            self.service.zeroised = True
+        config, state = self.config, Path(self.config.kms.state_directory)
+        keys = [path for file in config.key_files() for path in (file, *siblings(file))]
+        report = await asyncio.to_thread(zeroise, state, keys, config.store_files(), reason, self._clock.wall())
+        _LOG.critical("zeroised", reason=reason, seconds=report.seconds, erased=report.erased, failed=report.failed)
+        if self._audit is not None:
+            self._audit.write("zeroised", reason=reason, erased=report.erased, failed=list(report.failed))
+            try:
+                await asyncio.wait_for(self._audit.settled(), _LAST_WORDS)
+            except (QkddError, TimeoutError) as error:
+                _LOG.error("the audit log did not take its last line", error=str(error))
+        asyncio.get_running_loop().call_later(_LAST_WORDS, self._end, EXIT_ZEROISED)
+        return report
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -165,6 +246,13 @@ class KmsServer:
 
     async def stop(self) -> None:
         """No new connections, requests under way are answered, the store is closed. Idempotent."""
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            await admin.stop()
+        rotating, self._rotating = self._rotating, None
+        if rotating is not None:
+            rotating.cancel()
+            await asyncio.wait([rotating])
         runners, self._runners = self._runners, []
         await asyncio.gather(*(runner.cleanup() for runner in runners))
         task, self._background = self._background, None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Concatenate, ParamSpec, TypeVar, overload
 
+import msgspec
 import sqlalchemy as sa
 
 from qkdd.core import log
@@ -19,7 +20,8 @@ from qkdd.core.database import Database, Upsert
 from qkdd.core.errors import QkddError
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
-from qkdd.kms import allocations, chunks, voiding
+from qkdd.core.zeroise import Zeroised
+from qkdd.kms import allocations, chunks, revoke, voiding
 from qkdd.kms.allocation import Allocation, Conflict, Fetched, FetchRefused
 from qkdd.kms.classes import ClassPolicy, Fallback, KeyClass
 from qkdd.kms.config import KmsConfig
@@ -35,7 +37,20 @@ from qkdd.kms.errors import (
 from qkdd.kms.exchange import MAX_DERIVED, Bundle
 from qkdd.kms.hybrid import STALE, Hybrid
 from qkdd.kms.key_ids import key_id
-from qkdd.kms.plane import Announce, Borrow, Exchange, Held, Holds, Lent, Noted, PeerKms, Void, Voided
+from qkdd.kms.plane import (
+    Announce,
+    Borrow,
+    Exchange,
+    Held,
+    Holds,
+    Lent,
+    Noted,
+    PeerKms,
+    Revoke,
+    RevokedThere,
+    Void,
+    Voided,
+)
 from qkdd.kms.schema import META
 
 P = ParamSpec("P")
@@ -132,6 +147,7 @@ class KeyService:
         self.config = config
         self.own = config.kms.id
         self._database, self._sealer = database, Sealer(master, "kms")
+        self.zeroised = False
         self._peers, self._clock, self._meter, self._audit = peers, clock, meter, audit
         self._links = {link: name for name, peer in config.peers.items() for link in peer.links}
         self._pairs: dict[tuple[str, str], str] = {}
@@ -162,7 +178,26 @@ class KeyService:
         await self._database.close()
 
     async def _run(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self.zeroised:
+            raise Zeroised("all key was erased a moment ago")
         return await self._database.run(lambda c: work(c, *args, **kwargs))
+
+    @property
+    def database(self) -> Database:
+        return self._database
+
+    @property
+    def fallback_pairs(self) -> int:
+        """Pairs that get `pqc-only` keys now for want of quantum key."""
+        return self._fallback.pairs
+
+    def peer_up(self, name: str) -> bool:
+        """Whether the other KMS answered when it was last asked."""
+        return self._peers[name].up
+
+    @property
+    def sealer(self) -> Sealer:
+        return self._sealer
 
     def _now(self) -> float:
         """Seconds this KMS has ever run, in any of its processes: lifetimes do not change when the wall clock is stepped."""
@@ -432,8 +467,8 @@ class KeyService:
     async def fetch(self, slave: str, master: str, ids: list[str]) -> list[Key]:
         """The keys with these IDs, all or none. Raises NotEntitled, KeysNotFound."""
         now, window = self._now(), self.config.limits.redelivery_window
-        result: list[Fetched] | FetchRefused = await self._database.run(
-            lambda c: allocations.fetch(c, self._sealer, self.own, master, slave, ids, now, window)
+        result: list[Fetched] | FetchRefused = await self._run(
+            allocations.fetch, self._sealer, self.own, master, slave, ids, now, window
         )
         if isinstance(result, FetchRefused):
             self._meter.add("qkdd_kms_refused_total", reason=result.reason)
@@ -485,6 +520,83 @@ class KeyService:
             return Noted(False, conflict=conflict.reason, stale=True)
         self._meter.add("qkdd_kms_conflicts_total")
         return Noted(False, conflict=conflict.reason, chunk_id=conflict.chunk_id, cursor=conflict.cursor)
+
+    async def on_revoke(self, peer: str, message: Revoke) -> RevokedThere:
+        """Only what is shared with the asking KMS."""
+        if message.undrawn_of is not None and self._links.get(message.undrawn_of) != peer:
+            raise NotEntitled(f"link {message.undrawn_of!r} does not lead to {peer}")
+
+        def work(connection: sa.Connection) -> RevokedThere:
+            found = revoke.draws(connection, ids=message.draws, peer=peer)
+            keys = [k for k in message.keys if revoke.peer_of(connection, k) == peer]
+            single = sum(revoke.one_key(connection, k, self.config.saes) for k in keys)
+            undrawn = revoke.undrawn(connection, message.undrawn_of) if message.undrawn_of is not None else 0
+            return RevokedThere(len(found), single, undrawn)
+
+        done = await self._run(work)
+        self._audit.write(
+            "revoked by the other site", peer=peer, draws=done.draws, keys=done.keys, undrawn=done.undrawn
+        )
+        await self._audit.settled()
+        return done
+
+    async def revoke(
+        self,
+        *,
+        keys: list[str],
+        sae: str | None = None,
+        link: str | None = None,
+        span: tuple[float, float] | None = None,
+        undrawn: bool = False,
+    ) -> dict[str, object]:
+        """What fits is given to nobody any more, here at once; then the other sites are told.
+
+        keys: single IDs; else draws that fit every condition given. span: wall time; undrawn: also key of `link` that was not
+        drawn yet. Returns counts (`here`, `there`) and `told`: KMS id → whether it confirmed. Raises StorageFull, StorageFailed.
+        """
+        shift = self._now() - self._clock.wall()
+        times = (span[0] + shift, span[1] + shift) if span is not None else None
+
+        def work(connection: sa.Connection) -> tuple[list[tuple[str, str]], int, int, dict[str, list[str]]]:
+            of_peer: dict[str, list[str]] = {}
+            single = 0
+            for key in keys:
+                peer = revoke.peer_of(connection, key)
+                single += revoke.one_key(connection, key, self.config.saes)
+                for name in [peer] if peer is not None else self._peers:
+                    of_peer.setdefault(name, []).append(key)
+            found = []
+            if not keys:
+                found = revoke.draws(connection, sae=sae, link=link, span=times)
+            gone = revoke.undrawn(connection, link) if undrawn and link is not None else 0
+            return found, single, gone, of_peer
+
+        found, single, gone, of_peer = await self._run(work)
+        self._audit.write(
+            "revoked",
+            draws=len(found),
+            keys=single,
+            undrawn=gone,
+            sae=sae,
+            link=link,
+            key_ids=keys,
+        )
+        await self._audit.settled()
+        told, there = {}, RevokedThere(0, 0, 0)
+        for name, peer_kms in self._peers.items():
+            ids = [draw for draw, of in found if of == name]
+            undrawn_of = link if undrawn and link is not None and self._links.get(link) == name else None
+            if not ids and name not in of_peer and undrawn_of is None:
+                continue
+            try:
+                said = await peer_kms.call("revoke", Revoke(ids, of_peer.get(name, []), undrawn_of), RevokedThere)
+                there = RevokedThere(there.draws + said.draws, there.keys + said.keys, there.undrawn + said.undrawn)
+                told[name] = True
+            except QkddError as error:
+                _LOG.warning("the other KMS was not told of a revocation", peer=name, **log.error_fields(error))
+                told[name] = False
+        here = RevokedThere(len(found), single, gone)
+        return {"here": msgspec.structs.asdict(here), "there": msgspec.structs.asdict(there), "told": told}
 
     async def on_exchange(self, peer: str, _message: Exchange) -> Bundle:
         return await self._run(self._hybrid.bundle, self._sealer, peer)

@@ -64,6 +64,7 @@ class Line:
             "ownership": other.on_borrow,
             "void": other.on_void,
             "exchange": other.on_exchange,
+            "revoke": other.on_revoke,
         }[name]
         heard = msgspec.json.decode(self.change(name, msgspec.json.encode(message)), type=type(message))
         reply = await serve(f"kms-{self._site}", heard)  # type: ignore[operator]

@@ -17,6 +17,8 @@ from qkdd_hil.bench.config import BenchConfig
 from qkdd_hil.demo import toml
 from qkdd_hil.demo.children import ChildEnded, Children
 from qkdd_hil.demo.figures import Block, Delivery, Figures, schema, summarize
+from qkdd_hil.demo.intensities import Sample
+from qkdd_hil.demo.intensities import read as read_intensities
 from qkdd_hil.demo.layout import Layout, free_ports
 from qkdd_hil.demo.options import Options
 from qkdd_hil.demo.run import Demo, DemoFailed, guarded
@@ -143,6 +145,57 @@ def test_the_files_of_a_run_are_what_the_rooms_accept(tmp_path: Path) -> None:
     assert (tmp_path / "run").stat().st_mode & 0o077 == 0
     with pytest.raises(FileExistsError):
         Layout.make(options)
+
+
+def test_the_files_of_a_decoy_run_are_what_the_rooms_accept(tmp_path: Path) -> None:
+    options = Options(directory=tmp_path / "run", protocol="decoy_bb84", adversary="pns", pulse_rate=50e6)
+    layout = Layout.make(options)
+    bench = configuration.load(layout.write_bench(options), BenchConfig)
+    assert (bench.protocol, bench.pns, float(bench.eve)) == ("decoy_bb84", True, 0.0)
+    addresses = {
+        "alice": {"board": {"host": "127.0.0.1", "tcp_ports": [7170]}},
+        "bob": {
+            "tagger": {"port": "/dev/null"},
+            "detectors": {"host": "127.0.0.1", "tcp_ports": [12000, 12345]},
+            "polarization": {"port": "/dev/zero"},
+        },
+    }
+    shared = []
+    for side in ("alice", "bob"):
+        tree = tomllib.loads(layout.write_node(side, addresses[side], options).read_text())
+        link = msgspec.convert(tree["link"], LinkConfig, dec_hook=dec_hook)
+        assert not list(link.check())
+        assert not list(link.shared.check())
+        assert link.device in tree["devices"]
+        assert link.shared.decoy is not None
+        assert not list(link.shared.decoy.check())
+        shared.append(link.shared.canonical())
+        for device in tree["devices"].values():
+            assert not list(msgspec.convert(device, DeviceConfig, dec_hook=dec_hook).check())
+    assert shared[0] == shared[1]
+
+
+def test_intensities_are_read_from_the_metrics_after_each_block() -> None:
+    text = """# TYPE qkdd_link_gain_ratio gauge
+qkdd_blocks_accepted_total{link="a-b"} 3
+qkdd_blocks_refused_total{link="a-b",code="QKD-BLK-QBER"} 2
+qkdd_link_gain_ratio{link="a-b",intensity="0"} 0.054
+qkdd_link_gain_ratio{link="a-b",intensity="1"} 2.1e-02
+qkdd_link_intensity_qber_ratio{intensity="0",link="a-b"} 0.02
+qkdd_link_up{link="a-b"} 1
+"""
+    blocks, sample = read_intensities(text)
+    assert blocks == 5
+    assert sample == Sample({0: 0.054, 1: 0.021}, {0: 0.02})
+    variant = choose(Options(protocol="decoy_bb84"))
+    found = variant.decoy(variant.outlook(), [sample, Sample({0: 0.056}, {0: 0.04})])
+    assert found is not None
+    assert (found.adversary, found.blocks_counted, found.pulses_per_block) == ("none", 2, 50_000_000)
+    signal, decoy, weakest = found.intensities
+    assert (signal.gain, signal.qber_x) == (pytest.approx(0.055), pytest.approx(0.03))
+    assert (decoy.gain, decoy.qber_x) == (pytest.approx(0.021), None)
+    assert (weakest.gain, weakest.expected_gain) == (None, pytest.approx(1.3e-4, rel=0.1))
+    assert choose(Options()).decoy(choose(Options()).outlook(), [sample]) is None
 
 
 def test_a_deep_run_folder_gets_its_sockets_elsewhere_and_they_are_removed(tmp_path: Path) -> None:

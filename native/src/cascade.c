@@ -11,12 +11,14 @@
  * the words are shuffled, squares of 64 words transposed, the words shuffled again. Two bits of one word never meet in a
  * word again, two others as rarely as by chance. The tables (one entry a word) come from the block's seed and serve all frames.
  * At the end SUBSETS parities of random subsets, the rows of a Toeplitz matrix: an error pattern that the passes left
- * escapes them with probability 2^-SUBSETS. All segments whose parity is known are kept (boundaries and odd ones as bit
+ * escapes them with probability 2^-SUBSETS. Rounds that carry little (the last frames: one in a hundred parities takes half of the
+ * rounds) ask for several halvings at once. All segments whose parity is known are kept (boundaries and odd ones as bit
  * maps), so that each correction makes others findable. */
 #include "internal.h"
 
 #define PASSES 3
 #define SUBSETS 16
+#define LEVELS 3 /* halvings at once, at most */
 #define MAGIC 0x716B6464436173ull
 #define MAX_SIZE ((size_t)1 << 36)
 #define LEAST_FRAME 64
@@ -44,7 +46,7 @@ typedef struct {
     uint64_t frames, tiles, width; /* number; 64-word squares and words of a padded frame */
     uint64_t slots, list;        /* frames in flight; entries of a slot's lists */
     uint64_t slot_words, message; /* size of a slot; bytes of the largest message */
-    uint64_t correct, opened, finished, errors, asked;
+    uint64_t correct, opened, finished, errors, asked, levels;
     double error_rate;
 } head;
 
@@ -55,6 +57,7 @@ typedef struct {
     uint32_t active, found;            /* ranges under bisection; those that were found, at the other end of the list */
     uint32_t confirmed, odd_subsets;   /* whether the subsets were asked for; which are odd */
     uint32_t low, high;                /* the search in the first odd one */
+    uint32_t levels;                   /* halvings that are asked for at once */
     uint32_t blocks[PASSES], odd[PASSES];
     uint64_t length[PASSES]; /* of the odd segments together */
 } slot;
@@ -443,7 +446,7 @@ static inline uint64_t half_parity(const cell *cells, const range *r) {
     return r->to - r->from <= 64 ? parity(r->window & (((uint64_t)1 << half) - 1)) : range_parity(cells, r->from, r->from + half);
 }
 
-/* Take up to `list` odd segments of a pass off the maps, in their order, and ask for their halves. */
+/* Take up to `list` odd segments of a pass off the maps, in their order, and ask for their halves (with `out`). */
 static void start(frame *f, size_t pass, writer *out) {
     slot *s = f->s;
     cell *cells = f->cells[pass];
@@ -471,12 +474,44 @@ static void start(frame *f, size_t pass, writer *out) {
                     f->ranges[list - ++s->found] = r;
                 } else {
                     f->ranges[s->active++] = r;
-                    put(out, half_parity(cells, &r));
+                    if (out) put(out, half_parity(cells, &r));
                 }
             }
         }
         f->odd_words[pass][i] = 0;
     }
+}
+
+/* Several halvings of [from, to) at once: every middle down to that depth, the left part before the right one. In a subset if
+ * `subset` is not negative. */
+static void ask_tree(const frame *f, int subset, uint32_t from, uint32_t to, uint32_t levels, writer *out) {
+    if (levels == 0 || to - from < 2) return;
+    uint32_t middle = from + (to - from) / 2;
+    put(out, subset < 0 ? range_parity(f->cells[f->s->pass], from, middle) : subset_parity(f, (unsigned)subset, from, middle));
+    ask_tree(f, subset, from, middle, levels - 1, out);
+    ask_tree(f, subset, middle, to, levels - 1, out);
+}
+
+/* The answers in the same order; `in` reads all of them, *first and *last become the odd part. */
+static void follow_tree(uint32_t from, uint32_t to, uint32_t levels, int odd, reader *in, uint32_t *first, uint32_t *last) {
+    if (levels == 0 || to - from < 2) {
+        if (odd) {
+            *first = from;
+            *last = to;
+        }
+        return;
+    }
+    uint32_t middle = from + (to - from) / 2;
+    int left = (int)get(in);
+    follow_tree(from, middle, levels - 1, odd && left, in, first, last);
+    follow_tree(middle, to, levels - 1, odd && !left, in, first, last);
+}
+
+/* Ask for several halvings of all ranges, where rounds carry little. */
+static void ask_deeper(frame *f, writer *out) {
+    slot *s = f->s;
+    s->levels = (s->active << LEVELS) > f->h->list ? 1 : (uint32_t)f->h->levels;
+    for (uint32_t i = 0; i < s->active; i++) ask_tree(f, -1, f->ranges[i].from, f->ranges[i].to, s->levels, out);
 }
 
 static size_t shortest(const slot *s) {
@@ -516,18 +551,28 @@ static qkdd_status go_on(frame *f, writer *out) {
                 s->low = 0;
                 s->high = (uint32_t)(64 * f->h->width);
                 s->stage = SEARCHING;
-                put(out, subset_parity(f, (unsigned)__builtin_ctz(s->odd_subsets), 0, s->high / 2));
+                s->levels = (uint32_t)f->h->levels;
+                ask_tree(f, __builtin_ctz(s->odd_subsets), s->low, s->high, s->levels, out);
             } else {
                 s->stage = IDLE;
             }
             return QKDD_OK;
         }
-        start(f, p, out);
+        int plain = f->h->levels == 1;
+        start(f, p, plain ? out : NULL);
         s->stage = BISECTING;
+        s->levels = 1;
+        if (s->active && !plain) ask_deeper(f, out);
         if (s->active) return QKDD_OK;
         qkdd_status status = correct(f, p, f->ranges + f->h->list - s->found, s->found);
         if (status != QKDD_OK) return status;
     }
+}
+
+static qkdd_status bisected(frame *f, writer *out) {
+    slot *s = f->s;
+    qkdd_status status = correct(f, s->pass, f->ranges + f->h->list - s->found, s->found);
+    return status == QKDD_OK ? go_on(f, out) : status;
 }
 
 /* One halving of all active ranges. */
@@ -553,25 +598,41 @@ static qkdd_status bisect(frame *f, reader *in, writer *out) {
         }
     }
     s->active = kept;
-    if (kept) return QKDD_OK;
-    qkdd_status status = correct(f, s->pass, found - s->found, s->found);
-    return status == QKDD_OK ? go_on(f, out) : status;
+    return kept ? QKDD_OK : bisected(f, out);
+}
+
+/* The same where the last or the next round asks deeper. */
+static qkdd_status bisect_deeper(frame *f, reader *in, writer *out) {
+    slot *s = f->s;
+    const cell *cells = f->cells[s->pass];
+    range *found = f->ranges + f->h->list;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < s->active; i++) {
+        range r = f->ranges[i];
+        follow_tree(r.from, r.to, s->levels, 1, in, &r.from, &r.to);
+        if (r.to - r.from <= 64) r.window = window_at(cells, r.from);
+        if (r.to - r.from == 1)
+            *(found - ++s->found) = r;
+        else
+            f->ranges[kept++] = r;
+    }
+    s->active = kept;
+    if (!kept) return bisected(f, out);
+    ask_deeper(f, out);
+    return QKDD_OK;
 }
 
 static qkdd_status search(frame *f, reader *in, writer *out) {
     slot *s = f->s;
-    unsigned subset = (unsigned)__builtin_ctz(s->odd_subsets);
-    uint32_t middle = s->low + (s->high - s->low) / 2;
-    if (get(in))
-        s->high = middle;
-    else
-        s->low = middle;
+    int subset = __builtin_ctz(s->odd_subsets);
+    follow_tree(s->low, s->high, s->levels, 1, in, &s->low, &s->high);
     if (s->high - s->low > 1) {
-        put(out, subset_parity(f, subset, s->low, s->low + (s->high - s->low) / 2));
+        s->levels = (uint32_t)f->h->levels;
+        ask_tree(f, subset, s->low, s->high, s->levels, out);
         return QKDD_OK;
     }
     range at = {.from = s->low};
-    if (!(subset_word(f->subsets, s->low / 64, subset) >> (s->low % 64) & 1)) return QKDD_MALFORMED; /* not of this subset */
+    if (!(subset_word(f->subsets, s->low / 64, (unsigned)subset) >> (s->low % 64) & 1)) return QKDD_MALFORMED;
     qkdd_status status = correct(f, PASSES, &at, 1);
     return status == QKDD_OK ? go_on(f, out) : status;
 }
@@ -580,7 +641,7 @@ static qkdd_status answer(frame *f, reader *in, writer *out) {
     slot *s = f->s;
     switch (s->stage) {
         case OPENING: opened(f, in); break;
-        case BISECTING: return bisect(f, in, out);
+        case BISECTING: return (s->levels | f->h->levels) == 1 ? bisect(f, in, out) : bisect_deeper(f, in, out);
         case SEARCHING: return search(f, in, out);
         default:
             for (unsigned j = 0; j < SUBSETS; j++) s->odd_subsets |= (uint32_t)get(in) << j;
@@ -659,6 +720,7 @@ qkdd_status qkdd_cascade_step(uint64_t *work, const uint8_t *theirs, size_t size
     if (size > (h->asked + 7) / 8 || (h->asked % 8 && theirs[size - 1] & (0xFFu >> h->asked % 8))) return QKDD_MALFORMED;
     uint8_t *kept = mine_of(work, h), *difference = difference_of(work, h);
     for (size_t i = 0; i < size; i++) difference[i] = kept[i] ^ theirs[i];
+    h->levels = h->asked == 0 || h->asked >= 2 * h->slots ? 1 : h->asked >= h->slots ? 2 : LEVELS;
     reader in = {difference, 0};
     writer out = {kept, 0, 0};
     for (size_t i = 0; i < h->slots; i++) {

@@ -55,9 +55,10 @@ def fail(error: QkddError, as_json: bool) -> NoReturn:
     raise typer.Exit(EXIT_NO_DAEMON if isinstance(error, NoDaemon) else EXIT_NO)
 
 
-def _ask(ask: Callable[[], Any], as_json: bool, render: Callable[[Any], RenderableType | str]) -> Any:
+def ask(question: Callable[[], Any], as_json: bool, render: Callable[[Any], RenderableType | str]) -> Any:
+    """Print the answer, or what went wrong."""
     try:
-        body = ask()
+        body = question()
     except QkddError as error:
         fail(error, as_json)
     if as_json:
@@ -83,25 +84,25 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
     def render(body: dict[str, Any]) -> RenderableType:
         return _table([{k: v for k, v in body.items() if k != "pools"} | {"pools": len(body["pools"])}])
 
-    _ask(lambda: context.obj.get("/v1/kms/status"), as_json, render)
+    ask(lambda: context.obj.get("/v1/kms/status"), as_json, render)
 
 
 @app.command(epilog="Example: qkdctl kms saes")
 def saes(context: typer.Context, as_json: JsonOption = False) -> None:
     """The applications of this site."""
-    _ask(lambda: context.obj.get("/v1/kms/saes"), as_json, _table)
+    ask(lambda: context.obj.get("/v1/kms/saes"), as_json, _table)
 
 
 @app.command(epilog="Example: qkdctl kms pairs")
 def pairs(context: typer.Context, as_json: JsonOption = False) -> None:
     """Who may share keys, and of which classes."""
-    _ask(lambda: context.obj.get("/v1/kms/pairs"), as_json, _table)
+    ask(lambda: context.obj.get("/v1/kms/pairs"), as_json, _table)
 
 
 @app.command(epilog="Example: qkdctl kms pools")
 def pools(context: typer.Context, as_json: JsonOption = False) -> None:
     """Key that can still be drawn, by the other site and by who draws it."""
-    _ask(lambda: context.obj.get("/v1/kms/pools"), as_json, _table)
+    ask(lambda: context.obj.get("/v1/kms/pools"), as_json, _table)
 
 
 @app.command(epilog="Example: qkdctl kms revoke --sae sae-bob --since 2026-11-01T00:00:00+00:00")
@@ -135,7 +136,7 @@ def revoke(
         lines += [f"{name}: {'told' if ok else 'NOT TOLD, repeat the command'}" for name, ok in body["told"].items()]
         return "\n".join(lines)
 
-    body = _ask(lambda: context.obj.post("/v1/kms/revoke", order), as_json, render)
+    body = ask(lambda: context.obj.post("/v1/kms/revoke", order), as_json, render)
     if not all(body["told"].values()):
         raise typer.Exit(EXIT_NO)
 
@@ -168,7 +169,7 @@ def backup(
 ) -> None:
     """Copy the store while the KMS serves; it opens with the master key only. `qkdd-kms restore` takes it back."""
     order = {"path": str(path.absolute())}
-    _ask(
+    ask(
         lambda: context.obj.post("/v1/kms/backup", order), as_json, lambda b: f"{b['path']}: {b['bytes']} bytes, sealed"
     )
 
@@ -187,7 +188,7 @@ def zeroise(
         except QkddError as error:
             fail(error, as_json)
         confirm = typer.prompt(f"This destroys all key of {name} for good. Type its id to confirm")
-    _ask(lambda: client.post("/v1/kms/zeroise", {"confirm": confirm}), as_json, zeroised)
+    ask(lambda: client.post("/v1/kms/zeroise", {"confirm": confirm}), as_json, zeroised)
 
 
 def zeroised(body: dict[str, Any]) -> str:

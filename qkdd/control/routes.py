@@ -13,6 +13,7 @@ from qkdd.control.firmware_views import FirmwareOrder, FirmwareView, ImageView
 from qkdd.control.security_views import AdviceView, SecurityView
 from qkdd.core.local_access import Role
 from qkdd.core.local_api import Call, Handler, Query, Route
+from qkdd.core.zeroise import ZeroiseOrder, ZeroiseView
 
 MAX_BLOCKS = 1000
 
@@ -67,6 +68,10 @@ async def _resume(node: views.NodeControl, _call: Call) -> Any:
 
 async def _reload(node: views.NodeControl, _call: Call) -> Any:
     return await node.reload()
+
+
+async def _zeroise(node: views.NodeControl, call: Call) -> Any:
+    return await node.zeroise(call.body.confirm)
 
 
 async def _log_level(node: views.NodeControl, call: Call) -> Any:
@@ -150,6 +155,7 @@ ROUTES: tuple[Route, ...] = (
         _log_level,
         body=views.LogLevel,
     ),
+    Route("POST", "/v1/zeroise", A, "Erase all key for good.", ZeroiseView, _zeroise, body=ZeroiseOrder),
     Route("GET", "/v1/firmware", V, "Firmware of the node's own boards.", list[FirmwareView], _firmware),
     _firmware_post("verify", "Check an image's signature and which boards it fits.", list[ImageView], _firmware_verify),
     _firmware_post("stage", "Bring an image into the boards' free slots.", views.Done, _firmware_stage),

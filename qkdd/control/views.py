@@ -12,6 +12,7 @@ import msgspec
 
 from qkdd.control.events import EventHub
 from qkdd.core.local_api import ErrorView
+from qkdd.core.zeroise import ZeroiseView
 
 if TYPE_CHECKING:
     from qkdd.control.firmware_views import FirmwareControl
@@ -239,5 +240,8 @@ class NodeControl(Protocol):
     async def resume(self) -> Done: ...
 
     async def reload(self) -> Done: ...
+
+    async def zeroise(self, confirm: str) -> ZeroiseView:
+        """Erase all key for good. Raises BadRequest unless `confirm` is the node's id."""
 
     def set_log_level(self, level: str) -> Done: ...

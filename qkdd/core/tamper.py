@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from qkdd.core import log
@@ -86,7 +88,9 @@ class TamperWatch:
     async def _command(self, command: tuple[str, ...]) -> None:
         while True:
             try:
-                process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+                process = await asyncio.create_subprocess_exec(
+                    *command, stdout=asyncio.subprocess.PIPE, start_new_session=True
+                )
             except OSError as error:
                 self._note("command", error.strerror or type(error).__name__)
             else:
@@ -97,9 +101,12 @@ class TamperWatch:
                             if line.strip() == b"tamper":
                                 await self._trip(f"tamper input {command[0]}")
                                 return
+                except ValueError:
+                    self._note("command", "printed a line without end")
+                else:
                     self._note("command", f"ended with status {await process.wait()}")
                 finally:
-                    if process.returncode is None:
-                        process.kill()
-                        await process.wait()
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)  # with whatever it started
+                    await process.communicate()
             await self._clock.sleep(_AGAIN)

@@ -17,10 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from qkdd.core.config import Section
 from qkdd.core.errors import Kind, QkddError
 
 MARK = "zeroised.json"
+EXIT_ZEROISED = 4  # exit code of a service that was zeroised while it ran
 _AT_MOST = 1 << 20  # bytes of a small file that are overwritten; stores are sealed and only cut
 
 
@@ -51,6 +54,20 @@ class ZeroiseConfig(Section, frozen=True, kw_only=True):
             yield "tamper_value", "is empty, as a file that was just made", 'use "1"'
 
 
+class ZeroiseOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """confirm: the id of the node or KMS, typed by a person."""
+
+    confirm: str
+
+
+class ZeroiseView(msgspec.Struct, frozen=True, kw_only=True):
+    """What was erased in how many seconds, and what could not be."""
+
+    seconds: float
+    erased: int
+    failed: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What was done. `failed`: files that could not be erased, each with the reason."""
@@ -58,6 +75,9 @@ class Report:
     seconds: float
     erased: int
     failed: tuple[str, ...]
+
+    def view(self) -> ZeroiseView:
+        return ZeroiseView(seconds=self.seconds, erased=self.erased, failed=list(self.failed))
 
 
 def zeroise(directory: Path, keys: list[Path], stores: list[Path], reason: str, wall: float) -> Report:

@@ -17,7 +17,7 @@ from qkdd.core.local_access import Role
 from qkdd.core.local_api import Call, Route
 from qkdd.core.local_errors import BadRequest, NotNow
 from qkdd.core.sqlite_file import SqliteFile
-from qkdd.core.zeroise import Report
+from qkdd.core.zeroise import Report, ZeroiseOrder, ZeroiseView
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.key_ids import canonical
 from qkdd.kms.rotation import Rotation
@@ -118,18 +118,6 @@ class BackupOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BackupView(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     bytes: int
-
-
-class ZeroiseOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """confirm: the KMS's id, typed by a person."""
-
-    confirm: str
-
-
-class ZeroiseView(msgspec.Struct, frozen=True, kw_only=True):
-    seconds: float
-    erased: int
-    failed: list[str]
 
 
 async def _pools(kms: KmsControl, _call: Call | None = None) -> list[Pool]:
@@ -235,7 +223,7 @@ async def _zeroise(kms: KmsControl, call: Call) -> ZeroiseView:
     if call.body.confirm != kms.config.kms.id:
         raise BadRequest("confirm is not the id of this KMS; nothing was erased")
     report = await kms.zeroise("administrator")
-    return ZeroiseView(seconds=report.seconds, erased=report.erased, failed=list(report.failed))
+    return report.view()
 
 
 V, A = Role.VIEW, Role.ADMIN

@@ -19,7 +19,7 @@ from qkdd.core.local_api import LocalApi
 from qkdd.core.local_errors import NotNow
 from qkdd.core.sealing import load_master_key
 from qkdd.core.tamper import TamperWatch
-from qkdd.core.zeroise import Report, refuse_zeroised, zeroise
+from qkdd.core.zeroise import EXIT_ZEROISED, Report, refuse_zeroised, zeroise
 from qkdd.kms.access import SaeAccess
 from qkdd.kms.admin import ROUTES
 from qkdd.kms.config import KmsConfig, address
@@ -41,7 +41,6 @@ _LOG = log.get("kms")
 _STOP_SECONDS = 5.0
 _ROTATION_AGAIN = 10.0
 _LAST_WORDS = 0.2  # seconds for the answer to whoever gave the order
-EXIT_ZEROISED = 4
 
 
 class KmsServer:

@@ -22,6 +22,7 @@ from qkdd.core.counters import RecordingMeter
 from qkdd.core.endpoint import Endpoint
 from qkdd.core.errors import ConfigError, CredentialError, QkddError
 from qkdd.core.sealing import load_master_key
+from qkdd.core.zeroise import ZeroiseConfig
 from qkdd.device import DeviceConfig, Driver, TimeTagger, build, check_devices
 from qkdd.device.config import resolved
 from qkdd.keys import KeysConfig
@@ -68,6 +69,7 @@ class NodeConfig(Section, frozen=True):
     telemetry: TelemetryConfig | None = None
     calibration: CalibrationConfig = CalibrationConfig()
     firmware: FirmwareConfig = FirmwareConfig()
+    zeroise: ZeroiseConfig = ZeroiseConfig()
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         for key, problem, remedy in check_devices(self.devices):
@@ -160,6 +162,11 @@ def absolute(config: NodeConfig, base: Path, environment: Mapping[str, str]) -> 
         devices={name: resolved(device, base) for name, device in config.devices.items()},
         peer=files(config.peer),
         keys=files(config.keys),
+        zeroise=replace(
+            config.zeroise,
+            also=tuple(place(path) for path in config.zeroise.also),
+            tamper_file=place(config.zeroise.tamper_file) if config.zeroise.tamper_file is not None else None,
+        ),
         firmware=replace(config.firmware, trust=tuple(place(path) for path in config.firmware.trust)),
     )
 

@@ -18,6 +18,7 @@ from qkdd.control.server import ControlServer
 from qkdd.core import log
 from qkdd.core.clock import Clock
 from qkdd.core.errors import QkddError
+from qkdd.core.zeroise import ZeroiseView
 from qkdd.device import Driver
 from qkdd.distill import Distiller
 from qkdd.keys import HandOver, tls_profile
@@ -38,6 +39,7 @@ from qkdd.node.report import Stock, block_view, error_count, keys_view, link_vie
 from qkdd.node.rooms import Rooms, open_rooms
 from qkdd.node.security_report import mode_of, security_view
 from qkdd.node.supervisor import State, Supervisor
+from qkdd.node.zeroise import Zeroiser
 from qkdd.peer import PeerSession
 from qkdd.peer.tls import client_context
 from qkdd.telemetry.meter import PrometheusMeter
@@ -87,6 +89,8 @@ class Daemon:
         self._feed: MqttFeed | None = None
         self._hand_over: HandOver | None = None
         self._stack = AsyncExitStack()
+        self._zeroiser: Zeroiser | None = None
+        self.end: Callable[[int], object] = os._exit  # how the process ends once it was zeroised
         self._tasks: set[asyncio.Task[None]] = set()
         self._stock = Stock({})
         self._monitor = DecoyMonitor(config.link.name, self.meter)
@@ -156,7 +160,9 @@ class Daemon:
             await self._feed.open()
             self._stack.push_async_callback(self._feed.close)
         self._rooms.audit.write("daemon started", node=config.node.id, version=__version__)
+        self._zeroiser = Zeroiser(config, self.clock, self.meter, self._rooms.audit, self._devices.safe, self.end)
         self._supervise()
+        self._spawn(self._zeroiser.watch())
         self.manager.ready()
         _log.info("daemon started", node=config.node.id, link=config.link.name, role=config.link.role)
 
@@ -438,6 +444,11 @@ class Daemon:
         _log.info("configuration reloaded", changed=", ".join(changed) or "nothing but certificates")
         self.events.publish("node.reloaded", changed=", ".join(changed))
         return views.Done(message="reloaded; certificates are renewed in a new handshake", details=changed)
+
+    async def zeroise(self, confirm: str) -> ZeroiseView:
+        if self._zeroiser is None:
+            raise NotNow("the node is not open")
+        return await self._zeroiser.order(confirm)
 
     def set_log_level(self, level: str) -> views.Done:
         if level not in _LEVELS:

@@ -12,6 +12,7 @@ from qkdd.core.audit import AuditLog
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
 from qkdd.core.sealing import load_master_key
+from qkdd.core.zeroise import refuse_zeroised
 from qkdd.keys import Committer, LedgerFile, MaskPool, Spool, node_store
 from qkdd.node.config import NodeConfig
 from qkdd.node.process import StateDirectory
@@ -37,8 +38,9 @@ async def open_rooms(
 ) -> Rooms:
     """Lock the state directory and open the stores in it; `stack` closes what was opened.
 
-    Raises StateInUse, CredentialError, StorageFailed, SealError.
+    Raises Zeroised, StateInUse, CredentialError, StorageFailed, SealError.
     """
+    refuse_zeroised(Path(config.node.state_directory))
     directory = StateDirectory(Path(config.node.state_directory))
     directory.acquire()
     stack.callback(directory.release)

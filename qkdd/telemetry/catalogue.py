@@ -74,6 +74,7 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
             "qkdd_part_heartbeat_age_seconds", "seconds", "Time since a part last reported that it is alive.", "part"
         ),
         _counter("qkdd_errors_total", "1", "Errors by stable code (docs/errors.md).", "code"),
+        _gauge("qkdd_tamper_inputs_lost", "1", "Configured tamper inputs that cannot be read."),
         _gauge("qkdd_memory_locked", "1", "1 when the daemon's memory cannot be swapped out (mlockall)."),
         _gauge("qkdd_draining", "1", "1 while the node finishes its block and makes no new ones."),
         _gauge("qkdd_disk_free_ratio", "ratio", "Share of the state directory's file system that is free."),

@@ -10,6 +10,7 @@ from qkdd.control.security_views import AdviceView, SecurityView
 from qkdd.core.clock import Clock
 from qkdd.core.counters import RecordingMeter
 from qkdd.core.local_api import ErrorView
+from qkdd.core.zeroise import ZeroiseView
 from qkdd.link.config import LinkConfig
 from qkdd.link.status import BlockRecord, LinkSnapshot
 from qkdd.node.advice import advice_view
@@ -156,6 +157,10 @@ class FakeNode:
     async def reload(self) -> views.Done:
         self.asked.append("reload")
         return views.Done(message="reloaded")
+
+    async def zeroise(self, confirm: str) -> ZeroiseView:
+        self.asked.append(f"zeroise {confirm}")
+        return ZeroiseView(seconds=0.01, erased=3, failed=[])
 
     def set_log_level(self, level: str) -> views.Done:
         self.asked.append(f"level {level}")

@@ -20,14 +20,14 @@ from qkdd.control.qkdctl import app
 from qkdd.core import units
 from qkdd.core.errors import ConfigError, CredentialError, SealError
 from qkdd.core.sealing import Sealer, load_master_key
-from qkdd.core.zeroise import MARK, Zeroised, clear
+from qkdd.core.zeroise import EXIT_ZEROISED, MARK, Zeroised, clear
 from qkdd.kms.admin import backup
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.errors import KeysNotFound, NotEnoughKey
 from qkdd.kms.restore import restored
 from qkdd.kms.rotation import Rotation, siblings
 from qkdd.kms.schema import MATERIAL
-from qkdd.kms.server import EXIT_ZEROISED, KmsServer
+from qkdd.kms.server import KmsServer
 from qkdd.peer.pki_demo import DemoPki, demo_pki
 
 from .local import World, world

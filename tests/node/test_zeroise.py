@@ -1,0 +1,155 @@
+"""Emergency erasure of a running node, by order and by tamper input: nothing is left, and it does not start again by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from qkdd.control.qkdctl import app
+from qkdd.core.clock import SystemClock
+from qkdd.core.config import ConfigRefused
+from qkdd.core.counters import RecordingMeter
+from qkdd.core.tamper import TamperWatch
+from qkdd.core.zeroise import EXIT_ZEROISED, MARK, ZeroiseConfig, Zeroised, refuse_zeroised, store_files
+from qkdd.node.config import load_node
+from qkdd.node.daemon import Daemon
+from qkdd.peer.pki import demo_pki
+from qkdd.testing.clock import FakeClock
+
+_spec = importlib.util.spec_from_file_location("node_test_daemon", Path(__file__).with_name("test_daemon.py"))
+assert _spec is not None
+assert _spec.loader is not None
+daemons = sys.modules.setdefault("node_test_daemon", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(daemons)
+
+
+def qkdctl(*words: str, typed: str | None = None) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(words), typed)
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("how", ["order", "tamper"])
+def test_nothing_is_left_within_a_second(tmp_path: Path, how: str) -> None:
+    pki = demo_pki(tmp_path / "pki")
+    path = daemons.node_file(tmp_path, pki)
+    gpio = tmp_path / "gpio"
+    gpio.write_text("0\n")
+    path.write_text(path.read_text() + f'\n[zeroise]\ntamper_file = "{gpio}"\n')
+    config = load_node(path)
+    state = Path(config.node.state_directory)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+
+    async def main() -> None:
+        ended, gone = list[int](), asyncio.Event()
+
+        def end(code: int) -> None:
+            ended.append(code)
+            gone.set()
+
+        daemon = Daemon(config, SystemClock(), source=path)
+        daemon.end = end
+        await daemon.start()
+        try:
+            keys = [Path(p) for p in (config.node.master_key, config.peer.key)]
+            held = [p for p in [*keys, *store_files(state / "keys.sqlite")] if p.exists()]
+            assert len(held) >= 3
+            for file in held:
+                os.link(file, kept / str(uuid.uuid4()))  # a second name shows what is left of the content
+            if how == "order":
+                socket = config.control.socket
+                code, _ = await asyncio.to_thread(qkdctl, "zeroise", "--socket", socket, typed="bob\n")
+                assert (code, held[0].exists()) == (1, True)
+            start = time.monotonic()
+            if how == "order":
+                code, text = await asyncio.to_thread(qkdctl, "zeroise", "--socket", socket, typed="alice\n")
+                assert (code, "NOT ERASED" in text) == (0, False)
+            else:
+                gpio.write_text("1\n")
+            while not await asyncio.to_thread((state / MARK).exists):
+                assert time.monotonic() - start < 1.0
+            assert not any(file.exists() for file in held)
+            assert all(file.stat().st_size == 0 for file in kept.iterdir())
+            await asyncio.wait_for(gone.wait(), 5)
+            assert ended == [EXIT_ZEROISED]
+        finally:
+            await daemon.stop()
+
+    asyncio.run(main())
+    with pytest.raises(ConfigRefused):  # no master key
+        load_node(path)
+    with pytest.raises(Zeroised):
+        asyncio.run(Daemon(config, SystemClock(), source=path).start())
+    assert qkdctl("rebootstrap", str(state), "--confirm", "elsewhere")[0] == 1
+    refused = state / "keys.sqlite"
+    refused.write_bytes(b"from a backup")
+    assert qkdctl("rebootstrap", str(state), "--confirm", str(state))[0] == 1
+    refused.unlink()
+    assert qkdctl("rebootstrap", str(state), "--confirm", str(state))[0] == 0
+    refuse_zeroised(state)
+
+
+def watch(config: ZeroiseConfig, meter: RecordingMeter, seconds: float = 5.0) -> list[str]:
+    tripped: list[str] = []
+
+    async def trip(reason: str) -> None:
+        tripped.append(reason)
+
+    async def main() -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await TamperWatch(config, SystemClock(), meter, trip).run()
+        except TimeoutError:
+            return
+
+    asyncio.run(main())
+    return tripped
+
+
+def test_a_byte_on_a_descriptor_trips_and_a_closed_one_does_not() -> None:
+    meter = RecordingMeter()
+    ours, theirs = os.pipe()
+    os.write(theirs, b"!")
+    assert len(watch(ZeroiseConfig(tamper_descriptor=ours), meter)) == 1
+    os.close(theirs)
+    assert watch(ZeroiseConfig(tamper_descriptor=ours), meter) == []
+    assert meter.gauges["qkdd_tamper_inputs_lost", ()] == 1.0
+    os.close(ours)
+
+
+def test_a_program_that_says_tamper() -> None:
+    meter = RecordingMeter()
+    assert len(watch(ZeroiseConfig(tamper_command=("sh", "-c", "echo fine; echo tamper; sleep 60")), meter)) == 1
+    assert watch(ZeroiseConfig(tamper_command=("sh", "-c", "echo tampered")), meter, 0.3) == []
+    assert watch(ZeroiseConfig(tamper_command=("/nowhere/at/all",)), meter, 0.3) == []
+    assert meter.gauges["qkdd_tamper_inputs_lost", ()] == 1.0
+
+
+def test_a_file_that_cannot_be_read_is_an_alarm_and_no_erasure(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock, meter, tripped = FakeClock(), RecordingMeter(), asyncio.Event()
+
+        async def trip(_reason: str) -> None:
+            tripped.set()
+
+        file = tmp_path / "value"
+        task = asyncio.create_task(TamperWatch(ZeroiseConfig(tamper_file=str(file)), clock, meter, trip).run())
+        while meter.gauges.get(("qkdd_tamper_inputs_lost", ())) != 1.0:
+            await asyncio.to_thread(time.monotonic)
+        assert not tripped.is_set()
+        file.write_text("1")
+        while not tripped.is_set():
+            await clock.advance(0.05)
+            await asyncio.to_thread(time.monotonic)
+        await task
+        assert meter.gauges["qkdd_tamper_inputs_lost", ()] == 0.0
+
+    asyncio.run(main())

@@ -44,7 +44,7 @@ def drivers(
             ", ".join(record["roles"]),
             str(record["transport"]),
             str(record["tier"]),
-            escape("; ".join(record["checked"])),
+            escape("; ".join([*record["checked"], *(f"judged by {judge}" for judge in record["judges"])])),
             escape(record["problem"]),
         )
     _console.print(table)
@@ -58,7 +58,7 @@ def _details(record: dict[str, Any]) -> None:
     _console.print(
         f"\n[bold]{record['name']}[/]: {escape(record['title'])}, {record['tier']}, of {record['distribution']}"
     )
-    for title, key in (("checked", "checked"), ("why not better", "reasons")):
+    for title, key in (("checked", "checked"), ("judged by", "judges"), ("why not better", "reasons")):
         for line in record[key]:
             _console.print(f"  {title}: {escape(line)}")
 

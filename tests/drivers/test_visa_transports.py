@@ -88,6 +88,22 @@ def test_each_interface_serves_is_unplugged_and_comes_back(interface: str) -> No
     suite.run(scene)
 
 
+def test_a_usbtmc_instrument_is_found_again_on_another_port() -> None:
+    """The resource names its serial number, not its place on the bus."""
+
+    async def scene(simulator: Any, address: Any) -> None:
+        driver = suite.make(address)
+        identity = await driver.open()
+        await driver.close()
+        server = simulator._wire._server
+        server.busid, server.address = "1-9", 17
+        assert await driver.open() == identity
+        await driver.close()
+
+    suite = TestUsbTmc()
+    suite.run(scene)
+
+
 def test_a_call_that_hangs_costs_its_process_and_nothing_else() -> None:
     """The process is stopped: no time-out inside of it can help any more."""
 

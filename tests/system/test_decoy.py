@@ -92,6 +92,12 @@ def test_symbols_lost_on_the_cable_cost_their_block_on_both_nodes(rig: Rig) -> N
 
 def test_qkdctl_shows_the_proof_of_the_link(rig: Rig) -> None:
     for side in SIDES:
-        code, text = rig.ctl(side, "link", "--json")
+        code, text = rig.ctl(side, "link", "security", "--json")
         assert code == 0
-        assert json.loads(text)["state"] == "running"
+        found = json.loads(text)
+        assert (found["protocol"], found["proof"], found["label"]) == ("decoy_bb84", "bb84-2decoy/vl", "")
+    code, text = rig.ctl("alice", "link", "advise", "--json")
+    assert code == 0
+    advice = json.loads(text)
+    assert advice["measured"]["transmission"] == pytest.approx(0.1, rel=0.05)
+    assert advice["recommended"]["secret_bits_per_s"] >= advice["present"]["secret_bits_per_s"]

@@ -81,12 +81,14 @@ class Pulses:
     def shared(self) -> dict[str, Any]:
         """What both nodes must agree on."""
         options = self._options
+        gate = min(0.6, max(GATE, GATE_LEAST * options.pulse_rate))
+        noise = max(float(one.dark_counts + one.background) for one in PulsedParameters().bob.detectors)
         return {
             "protocol": "decoy_bb84",
             "qber_max": options.qber_max,
             "error_margin": ERROR_MARGIN,
             "dead_time": DEAD_TIME,
-            "gate": min(0.6, max(GATE, GATE_LEAST * options.pulse_rate)),
+            "gate": gate,
             "decoy": {
                 "pulse_rate": f"{options.pulse_rate:.0f} Hz",
                 "block_pulses": options.block_pulses or BLOCK_PULSES,
@@ -95,6 +97,7 @@ class Pulses:
                 "mu_intervals": [[mu * (1 - INTERVAL), mu * (1 + INTERVAL)] for mu in MU],
                 "x_basis": X_BASIS,
                 "efficiency_mismatch": MISMATCH,
+                "dark_count_probability": noise * gate / options.pulse_rate,
             },
         }
 

@@ -128,4 +128,6 @@ def command(
 
 
 if __name__ == "__main__":
-    typer.run(command)
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    app(prog_name="qkdd convert")

@@ -27,7 +27,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def record(
-    config: Annotated[Path, typer.Argument(help="A node's TOML file, or one with nothing but [devices.NAME].")],
+    config: Annotated[Path, typer.Argument(help="A node's TOML file, or one with the device's section only.")],
     target: Annotated[Path, typer.Argument(help="File to write (.qkdt); it must not be there yet.")],
     device: Annotated[str, typer.Option(help="Which device.")] = "tagger",
     seconds: Annotated[float, typer.Option(min=0.0, help="How long; 0: until Ctrl-C.")] = 0.0,

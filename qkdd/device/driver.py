@@ -9,6 +9,7 @@ is the supervisor's.
 from __future__ import annotations
 
 import abc
+import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -236,8 +237,14 @@ class Driver(abc.ABC):
         return identity
 
     async def _release(self) -> None:
+        cancelled: asyncio.CancelledError | None = None
         for bus in self.buses:
-            await bus.close()
+            try:
+                await bus.close()
+            except asyncio.CancelledError as error:  # the bus closed all the same; the others must be closed too
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     def _declared(self, field: str, way: str) -> Field:
         declared = self.fields.get(field)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkdd.core import config as core_config
+from qkdd.core.clock import SystemClock
 from qkdd.core.config import ConfigRefused, Section
 from qkdd.core.counters import RecordingMeter
 from qkdd.device import DeviceConfig, Driver, Field, Limits, bus_keys, check_devices, errors
 from qkdd.device.facts import Firmware
 from qkdd.testing.clock import FakeClock
+from qkdd.testing.leaks import no_leaks
+from qkdd.testing.replay import DeadLink
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
 assert _spec is not None
@@ -180,3 +184,30 @@ def test_a_port_given_twice_is_found_also_under_another_name(tmp_path: Path) -> 
     assert set(found) == {"b.port", "d.host", "f.port"}
     assert "'a'" in found["b.port"]
     assert bus_keys(devices["e"]) == ("tcp:127.0.0.2:12000", "tcp:127.0.0.2:12345")
+
+
+def test_cancelled_while_closing_every_line_is_closed_all_the_same() -> None:
+    """A node that stops while a device with several lines is put away leaves none of them open."""
+
+    class SlowToClose(DeadLink):
+        def open(self, timeout: float) -> None: ...
+
+        def close(self) -> None:
+            threading.Event().wait(0.2)
+
+    class Two(toy.Toy):  # type: ignore[misc, name-defined]
+        """Two lines."""
+
+    async def main() -> None:
+        links: list[Any] = [SlowToClose(), SlowToClose()]
+        driver = Two("d", DeviceConfig(driver="d", port="x"), links, SystemClock(), RecordingMeter())
+        await driver.open()
+        closing = asyncio.ensure_future(driver.close())
+        await asyncio.sleep(0.05)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert not any(bus.is_open for bus in driver.buses)
+
+    with no_leaks():
+        asyncio.run(main())

@@ -114,8 +114,10 @@ class DeviceSlot:
             self.ready.clear()
             self.driver = None
             watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
-            await driver.close()
+            try:
+                await asyncio.gather(watcher, return_exceptions=True)
+            finally:  # also when the node stops while a failed device is put away
+                await driver.close()
 
 
 class Devices:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +240,35 @@ def test_real_recordings_are_recognised(name: str, count: int) -> None:
     reader.close()
     assert len(found) == pytest.approx(count, rel=0.05)
     assert np.all(np.diff(found.times) >= 0)
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "import sys; from qkdd.cli import main; sys.argv[0] = 'qkdd'; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_record_and_convert_as_their_user_types_them(tmp_path: Path) -> None:
+    block = clicks(3000)
+    own(tmp_path / "in.qkdt", block)
+    (tmp_path / "node.toml").write_text(
+        '[node]\nid = "not looked at"\n[devices.tagger]\ndriver = "replay"\nrecording = "in.qkdt"\noptions.speed = 0.0\n'
+    )
+    node, out, ptu = str(tmp_path / "node.toml"), tmp_path / "out.qkdt", tmp_path / "out.ptu"
+    done = _run("record", node, str(out))  # ends by itself with the recording
+    assert (done.returncode, done.stdout.strip()) == (0, f"{out}: 3000 clicks"), done.stderr
+    again = _run("record", node, str(out))
+    assert again.returncode == 1
+    assert "is there already" in again.stderr
+    assert "Traceback" not in again.stderr
+    assert _run("convert", str(out), str(ptu)).returncode == 0
+    reader = open_recording(ptu, "auto")
+    assert np.array_equal(together(list(reader.blocks())).times, block.times)
+    reader.close()
+    for bad in (
+        ("record", node, str(tmp_path / "x.qkdt"), "--device", "none"),
+        ("convert", node, str(tmp_path / "x.ptu")),
+    ):
+        failed = _run(*bad)
+        assert failed.returncode == 1
+        assert "Traceback" not in failed.stderr
+        assert not (tmp_path / "x.ptu").exists()

@@ -28,30 +28,27 @@ def inverse_entropy(leak: float) -> float:
 
 
 def distribution(x: np.ndarray, leak: float) -> np.ndarray:
-    """Parameters: degree-2 share of its most (below one a check), share and degree of the highest, share and degree between."""
+    """Parameters: degree-2 share of its most (below one a check), share and degree of the highest, of those between, and of
+    those near three, each share of what is left; all else has degree three."""
     nodes = np.zeros(ev.DEGREE_MOST + 1)
-    two = x[0] * 0.97 * leak
-    high, top = x[1], x[2]
-    between, middle = x[3], x[4]
-    nodes[2] = two
-    rest = 1 - two
-    for share, degree in ((high, top), (between * (1 - high), middle)):
-        low = int(np.floor(degree))
-        part = degree - low
+    rest = 1 - 0.97 * leak * x[0]
+    nodes[2] = 1 - rest
+    for share, degree in zip(x[1::2], x[2::2], strict=True):
+        low, part = int(np.floor(degree)), degree % 1.0
         nodes[low] += rest * share * (1 - part)
         nodes[min(low + 1, ev.DEGREE_MOST)] += rest * share * part
+        rest *= 1 - share
     nodes[3] += 1 - nodes.sum()
     return nodes
 
 
-LOW = np.array([0.4, 0.03, 7.0, 0.0, 4.0])
-HIGH = np.array([1.0, 0.45, 30.0, 0.6, 10.0])
+LOW = np.array([0.6, 0.02, 14.0, 0.0, 6.0, 0.0, 3.0])
+HIGH = np.array([1.0, 0.2, 44.0, 0.5, 14.0, 0.5, 6.0])
 GOOD = np.array(
     [
-        [0.95, 0.22, 13.0, 0.15, 6.0],
-        [0.9, 0.28, 12.0, 0.1, 5.0],
-        [0.9, 0.13, 20.0, 0.2, 6.0],
-        [0.8, 0.1, 28.0, 0.25, 7.0],
+        [0.95, 0.09, 27.0, 0.29, 9.4, 0.0, 4.0],
+        [0.98, 0.1, 30.0, 0.31, 8.9, 0.0, 4.0],
+        [0.95, 0.06, 36.0, 0.3, 9.0, 0.1, 4.0],
     ]
 )
 
@@ -72,7 +69,7 @@ def design(leak: float, seed: int = 1, start: np.ndarray | None = None) -> dict[
     def score(population: np.ndarray) -> np.ndarray:
         return threshold(np.array([distribution(x, leak) for x in population]), leak, WORK, 6)
 
-    population = LOW + rng.random((POPULATION, 5)) * (HIGH - LOW)
+    population = LOW + rng.random((POPULATION, LOW.size)) * (HIGH - LOW)
     population[: len(GOOD)] = GOOD
     if start is not None:
         population[len(GOOD)] = start

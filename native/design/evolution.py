@@ -16,8 +16,8 @@ from scipy.optimize import brentq
 
 TOP = 63  # largest magnitude of a message
 CAP = 60  # largest magnitude of a message of a check: a bit's value has room for it
-FFT = 4096  # above the range of a sum of DEGREE_MOST messages
-DEGREE_MOST = 32
+FFT = 6144  # above the range of a sum of DEGREE_MOST messages
+DEGREE_MOST = 46
 
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from qkdd_native.arrays import pointer, size, vector
 from qkdd_native.status import Status, StatusError, check
 
 FAMILY = Path(__file__).parent / "codes" / "bsc.qc"
-FAMILY_SHA256 = "8bf590e54b30bc6780efb7ded1d46ccd5848a8a598110a944fd324a44410dc57"
+FAMILY_SHA256 = "c380624f8122aeaf4882973eef54186b5ad041adbc3486663b9674a55a59b262"
 LOW_RATE = Path(__file__).parent / "codes" / "awgn.qc"
 LOW_RATE_SHA256 = "6c3b4fc7b9e08c9200af2bfcf4006757e07e100898454a18affed1b6b1ca73df"
 MAGIC = b"QKDDQC02"

@@ -97,7 +97,7 @@ def _error_rate(h: float) -> float:
     return low
 
 
-@pytest.mark.parametrize("index", range(0, 49, 6))
+@pytest.mark.parametrize("index", range(0, 50, 6))
 def test_frames_are_corrected_well_above_the_threshold(index: int) -> None:
     code = kernels.ldpc_codes()[index].adapted(FRAME)
     rng = np.random.default_rng(index)

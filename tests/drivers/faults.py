@@ -227,6 +227,8 @@ async def _play(watch: _Watch, simulator: Simulator, fault: str) -> list[str]:
         watch.codes[:] = [WrongDevice.code]
     elif fault == "refuse":
         watch.codes += await _refused(watch)
+        if not watch.codes and await watch.until(lambda: watch.part.state is not State.UP, WATCH_S):
+            await watch.until(lambda: bool(watch.codes), 1.0)
     else:
         patience = DOWN_S if fault in MUST_FALL else WATCH_S
         if await watch.until(lambda: watch.part.state is not State.UP or bool(watch.tag_faults), patience):

@@ -195,3 +195,36 @@ def test_a_device_that_goes_away_while_it_is_waited_for_is_missing(monkeypatch: 
         assert caught.value.kind is Kind.TRANSIENT  # the supervisor tries again
 
     asyncio.run(main())
+
+
+def test_a_node_that_stops_while_a_failed_device_is_put_away_closes_it() -> None:
+    closed: list[str] = []
+
+    class Putting:
+        """Its watcher takes its time to end."""
+
+        async def open(self) -> None: ...
+
+        async def close(self) -> None:
+            closed.append("closed")
+
+    async def work(_: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+
+    async def main() -> None:
+        slot = module.DeviceSlot("d", DeviceConfig(driver="d", port="x"))
+        driver: Any = Putting()
+        life = asyncio.ensure_future(slot.live(driver, lambda: None, work, FakeClock()))
+        await slot.ready.wait()
+        await asyncio.sleep(0)
+        slot.fail(DeviceOffline("d", "b", "read", "gone"))
+        await asyncio.sleep(0.01)  # the failed life waits for its watcher
+        life.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await life
+        assert closed == ["closed"]
+
+    asyncio.run(main())

@@ -12,9 +12,16 @@ __all__ = [
     "NoDaemon",
     "NotFound",
     "NotNow",
+    "PageListenFailed",
     "SocketFailed",
     "SocketInUse",
 ]
+
+
+class PageListenFailed(QkddError):
+    code = "QKD-CTL-PAGE"
+    meaning = "The status page could not take its address; the daemon was not started."
+    default_remedy = "Choose a free loopback port for [control] page, or stop the process that has it."
 
 
 class NoDaemon(QkddError):

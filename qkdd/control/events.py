@@ -47,6 +47,11 @@ class Watcher:
         self._closed = True
         self._wake.set()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the daemon stops."""
+        return self._closed
+
     async def __aiter__(self) -> AsyncIterator[Event]:
         while True:
             while self._queue:

@@ -20,6 +20,8 @@ _REFUSALS = {
     "500": "A defect of the daemon.",
 }
 
+_MEDIA = {"/": "text/html", "/events": "text/event-stream"}
+
 
 def document() -> dict[str, Any]:
     """The whole document as plain data."""
@@ -48,8 +50,16 @@ def document() -> dict[str, Any]:
 
 
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
-    media = "application/x-ndjson" if route.stream else "application/json"
-    name = route.path.removeprefix("/v1/").replace("/{name}", "").replace("/", "_").replace("-", "_")
+    media = _MEDIA.get(route.path, "application/x-ndjson" if route.stream else "application/json")
+    name = (
+        "page"
+        if route.path == "/"
+        else route.path.removeprefix("/v1/")
+        .replace("/events", "page_events")
+        .replace("/{name}", "")
+        .replace("/", "_")
+        .replace("-", "_")
+    )
     operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()}_{name}",
         "summary": route.summary,

@@ -10,6 +10,7 @@ from typing import Any
 from qkdd.control import views
 from qkdd.control.events import Event
 from qkdd.control.firmware_views import FirmwareOrder, FirmwareView, ImageView
+from qkdd.control.overview import AlignView, OverviewView
 from qkdd.control.security_views import AdviceView, SecurityView
 from qkdd.core.local_access import Role
 from qkdd.core.local_api import Call, Handler, Query, Route
@@ -52,6 +53,18 @@ async def _keys(node: views.NodeControl, _call: Call) -> Any:
 
 async def _errors(node: views.NodeControl, _call: Call) -> Any:
     return node.errors()
+
+
+async def _overview(node: views.NodeControl, _call: Call) -> Any:
+    return node.overview()
+
+
+async def _align_view(node: views.NodeControl, _call: Call) -> Any:
+    return node.align_view()
+
+
+async def _align(node: views.NodeControl, call: Call) -> Any:
+    return await node.align(call.body.seconds)
 
 
 async def _calibrate(node: views.NodeControl, _call: Call) -> Any:
@@ -134,6 +147,27 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/blocks", V, "The last blocks.", list[views.BlockView], _blocks, query=(_LIMIT,)),
     Route("GET", "/v1/keys", V, "Stock of key and budgets; never key bytes.", views.KeysView, _keys),
     Route("GET", "/v1/errors", V, "Error codes that came up since the start.", list[views.ErrorCount], _errors),
+    Route("GET", "/v1/overview", V, "Everything that a live view shows.", OverviewView, _overview),
+    Route("GET", "/v1/align", V, "The last opened stretch, null before it.", AlignView | None, _align_view),
+    Route(
+        "POST",
+        "/v1/align",
+        A,
+        "Hold the link open for alignment: both nodes show their clicks, no key is made.",
+        views.Done,
+        _align,
+        body=views.AlignOrder,
+    ),
+    Route("GET", "/", V, "The status page.", str, None, stream=True),
+    Route(
+        "GET",
+        "/events",
+        V,
+        "The status page's server-sent events: `state` each second.",
+        OverviewView,
+        None,
+        stream=True,
+    ),
     Route("GET", "/v1/events", V, "Events as they happen.", Event, None, query=(_SINCE,), stream=True),
     Route(
         "POST",

@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 from aiohttp import web
 
+from qkdd.control import status_page
 from qkdd.control.config import ControlConfig
 from qkdd.control.events import Event
 from qkdd.control.routes import ROUTES
@@ -37,6 +38,13 @@ class ControlServer(LocalApi):
         self._node = node
 
     async def _stream(self, request: web.Request, call: Call) -> web.StreamResponse:
+        if request.path == "/":
+            return status_page.page()
+        if request.path == "/events":
+            return await status_page.stream(request, self._node, self._clock)
+        return await self._event_lines(request, call)
+
+    async def _event_lines(self, request: web.Request, call: Call) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         with self._node.events.watch(call.query["since"]) as watcher:

@@ -6,7 +6,7 @@ The structures are the JSON bodies, and the OpenAPI document is made from them. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import msgspec
 
@@ -16,6 +16,7 @@ from qkdd.core.zeroise import ZeroiseView
 
 if TYPE_CHECKING:
     from qkdd.control.firmware_views import FirmwareControl
+    from qkdd.control.overview import AlignView, OverviewView
     from qkdd.control.security_views import AdviceView, SecurityView
 
 Scalar = str | float | int | bool | None
@@ -203,6 +204,12 @@ class LogLevel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: str
 
 
+class AlignOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /v1/align. seconds: how long the link stays open unless it is asked again; 0 lets it go."""
+
+    seconds: Annotated[int, msgspec.Meta(ge=0, le=86_400)]
+
+
 class NodeControl(Protocol):
     """What the control room asks of the node; implemented by the composition root."""
 
@@ -232,6 +239,15 @@ class NodeControl(Protocol):
     def keys(self) -> KeysView: ...
 
     def errors(self) -> list[ErrorCount]: ...
+
+    def overview(self) -> OverviewView:
+        """Everything that a live view shows."""
+
+    def align_view(self) -> AlignView | None:
+        """The last opened stretch; None before the first one."""
+
+    async def align(self, seconds: int) -> Done:
+        """Hold the link open for so long from now on; 0 lets it go. Raises NotNow."""
 
     async def calibrate_polarization(self) -> CalibrationView: ...
 

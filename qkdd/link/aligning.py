@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qkdd import kernels
+from qkdd.link import openview
 from qkdd.link.clockmap import PS, ClockMap
 from qkdd.link.coarse import Candidate
 from qkdd.link.config import LinkConfig
@@ -39,7 +40,9 @@ class AlignmentResult:
     timing_leak: float
 
 
-async def align_bob(turn: Turn, receiver: Receiver, session: PeerSession, config: LinkConfig) -> AlignmentResult:
+async def align_bob(
+    turn: Turn, receiver: Receiver, session: PeerSession, config: LinkConfig, show: openview.Show
+) -> AlignmentResult:
     """Bob opens his clicks. Raises AlignmentFailed when alice found no peak (the session goes on)."""
     await receiver.registered(turn.stop)
     clicks = await receiver.open_clicks(turn.start, turn.stop)
@@ -48,10 +51,13 @@ async def align_bob(turn: Turn, receiver: Receiver, session: PeerSession, config
         OpenStretch(turn.number, len(clicks.times), kernels.gap_encode(since_start), pack_detectors(clicks.detectors))
     )
     answer = await session.receive(Aligned, timeout=_ANSWER_TIMEOUT)
-    await session.seal("align", turn.number)
+    if turn.action != "open":
+        await session.seal("align", turn.number)
     if answer.number != turn.number:
         raise OpenStretchRefused(f"the answer is of stretch {answer.number}, not {turn.number}")
     if not answer.found:
+        if turn.action == "open":
+            await openview.show_bob(turn, clicks, receiver, session, show, None)
         raise AlignmentFailed(f"link {config.name}: no coincidence peak in {len(clicks.times)} opened clicks")
     numbers = (answer.offset_ps, answer.drift, answer.timing_leak, *answer.delays_ps)
     if not all(map(math.isfinite, numbers)) or max(map(abs, answer.delays_ps)) > _DELAY_LIMIT_PS:
@@ -59,12 +65,16 @@ async def align_bob(turn: Turn, receiver: Receiver, session: PeerSession, config
     chosen = unpack_rising(answer.matches, answer.count, len(clicks.times))
     matrix = coincidence_matrix(unpack_detectors(answer.detectors, answer.count), clicks.detectors[chosen])
     receiver.equalise(answer.delays_ps)
-    return AlignmentResult(
+    result = AlignmentResult(
         ClockMap(answer.origin_ps, answer.offset_ps, answer.drift),
         pair_statistics(matrix, config.shared.flips),
         answer.count / ((turn.stop - turn.start) / PS),
         answer.timing_leak,
     )
+    if turn.action == "open":
+        seen = openview.seen(result.statistics, result.pairs_per_s)
+        await openview.show_bob(turn, clicks, receiver, session, show, seen)
+    return result
 
 
 async def align_alice(
@@ -74,6 +84,7 @@ async def align_alice(
     receiver: Receiver,
     session: PeerSession,
     config: LinkConfig,
+    show: openview.Show,
     depth: int,
 ) -> AlignmentResult:
     """Alice finds bob's clock. centre_ps: offset guessed from the two streams' positions. known: the alignment so far."""
@@ -98,13 +109,24 @@ async def align_alice(
     found = await kernels.run(
         align, own, theirs, centre_ps, range_ps, shared.clock_error_max, bin_ps, prior=prior, depth=depth
     )
+    reach = 2 * shared.window_ps
     if found is None:
         await session.send(Aligned(turn.number, False, 0, 0.0, 0.0, (0.0,) * 4, 0.0, 0, b"", b""))
-        await session.seal("align", turn.number)
+        if turn.action == "open":
+            view = openview.view_of(turn, own, theirs, None, receiver.delays_ps, reach)
+            await openview.show_alice(turn, theirs, view, session, show, None)
+        else:
+            await session.seal("align", turn.number)
         raise AlignmentFailed(f"link {config.name}: no coincidence peak in {len(times)} opened clicks")
     answer, result = await kernels.run(_conclude, turn, own, theirs, found, config)
     await session.send(answer)
-    await session.seal("align", turn.number)
+    if turn.action == "open":
+        view = await kernels.run(openview.view_of, turn, own, theirs, found, receiver.delays_ps, reach)
+        await openview.show_alice(
+            turn, theirs, view, session, show, openview.seen(result.statistics, result.pairs_per_s)
+        )
+    else:
+        await session.seal("align", turn.number)
     receiver.equalise(found.a_delays_ps)
     return result
 

@@ -17,7 +17,7 @@ from qkdd.link.config import LinkConfig
 from qkdd.link.events import Events
 from qkdd.link.pulse_statistics import OpenedPulses
 from qkdd.link.slot_receiver import Tracking
-from qkdd.link.status import BlockRecord, LinkState, LinkStatus
+from qkdd.link.status import BlockRecord, LinkState, LinkStatus, OpenedStretch
 
 _LOG = log.get("link")
 
@@ -78,6 +78,11 @@ class Bookkeeping:
             qber=statistics.qber,
             pairs_per_s=round(result.pairs_per_s),
         )
+
+    def opened(self, stretch: OpenedStretch) -> None:
+        """A stretch of the open link was looked at."""
+        self._status.update(opened=stretch)
+        self._status.emit("opened", number=stretch.number, qber=stretch.qber, pairs_per_s=stretch.pairs_per_s)
 
     def clock_map(self, clock: ClockMap) -> None:
         """The alignment moved on."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from qkdd.peer.contract import Message
 
-Action = Literal["align", "block", "rest"]
+Action = Literal["align", "block", "rest", "open"]
 
 
 class Turn(Message, frozen=True, tag="link.turn"):
@@ -19,6 +19,7 @@ class Turn(Message, frozen=True, tag="link.turn"):
 
     number: of the block, or of the alignment. start, stop: ps on bob's clock for bbm92, absolute slots for decoy_bb84 (for its
     alignment the number of slots; for a block on demand the slots lie ahead, and are announced while they pass).
+    Of an "open" alignment nothing is used afterwards.
     position_ps: where his tag stream stands as he sends this. resolution_ps: of his tagger. known: an alignment exists, the
     stretch only refreshes it.
     """
@@ -34,7 +35,7 @@ class Turn(Message, frozen=True, tag="link.turn"):
 
 class TurnAnswer(Message, frozen=True, tag="link.turn-answer"):
     """alice → bob: for "block", all her clicks of the block are in her memory (BlockRegistered); else what she wants
-    instead: "align" when her lock is lost, "rest" when she is drained."""
+    instead: "align" when her lock is lost, "rest" when she is drained, "open" while her operator holds the link open."""
 
     action: Action
     number: int
@@ -69,6 +70,28 @@ class Aligned(Message, frozen=True, tag="link.aligned"):
     count: int
     matches: bytes
     detectors: bytes
+
+
+class OpenView(Message, frozen=True, tag="link.open-view"):
+    """alice → bob, after `Aligned` of an "open" turn: what an operator sees of the stretch.
+
+    histogram: alice's time minus bob's less the offset, counts a bin from low_ps on; empty without a peak. singles: her events
+    by detector H V D A. delays_ps: all that is taken off her detectors so far.
+    """
+
+    number: int
+    low_ps: float
+    bin_ps: float
+    histogram: tuple[int, ...]
+    singles: tuple[int, int, int, int]
+    delays_ps: tuple[float, float, float, float]
+
+
+class OpenDelays(Message, frozen=True, tag="link.open-delays"):
+    """bob → alice, the answer: all that is taken off his detectors so far."""
+
+    number: int
+    delays_ps: tuple[float, float, float, float]
 
 
 class Announce(Message, frozen=True, tag="link.announce"):

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, cast
 
+import msgspec
+
 from qkdd.core import log
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
@@ -78,6 +80,8 @@ class LinkSession:
         self._stretch = 0
         self._draining = False
         self._probes = Probes()
+        self._held_open = self._peer_holds = False  # by this node's operator, by the other's
+        self._open = False  # the last stretch was one of an open link
         self._sifted = 0
         self._committing = False
 
@@ -96,6 +100,17 @@ class LinkSession:
         self._draining = True
         self._probes.wanted.set()
         self._book.state(LinkState.DRAINING)
+
+    def hold_open(self, wanted: bool) -> None:
+        """While held, both nodes exchange stretch after stretch of clicks in clear and make no key; the block in hand is
+        finished, the one under acquisition is given up. Let go, the link aligns from nothing before the next block."""
+        self._held_open = wanted
+        if self._role == "alice":
+            self._as_alice.holds_open = wanted
+        elif wanted:
+            self._probes.wanted.set()
+        elif not self._probes and not self._draining:
+            self._probes.wanted.clear()
 
     async def measure_error(self) -> float:
         """A fresh error rate from a stretch that is opened wholly after this call (for a polarization calibration).
@@ -155,8 +170,11 @@ class LinkSession:
                 await self._session.send(self._as_bob.farewell(0))
                 await self._session.receive(TurnAnswer)
                 return "drained"
-            align = not self._end.locked or bool(self._probes)
-            if await self._guarded(self._bob_aligns() if align else self._bob_block()) == "rest":
+            held = self._held_open or self._peer_holds
+            if self._open and not held:
+                self._close()
+            align = held or not self._end.locked or bool(self._probes)
+            if await self._guarded(self._bob_aligns(held) if align else self._bob_block()) == "rest":
                 return "peer drained"
 
     async def _alice(self) -> Outcome:
@@ -173,34 +191,48 @@ class LinkSession:
             if self._draining:
                 await self._session.send(TurnAnswer("rest", turn.number))
                 return "drained"
-            if turn.action == "align":
+            if self._open and turn.action != "open":
+                self._close()
+            if turn.action in {"align", "open"}:
                 await self._guarded(self._alice_aligns(turn))
             else:
                 await self._guarded(self._alice_block(turn))
 
     # align -----------------------------------------------------------------------------------------------------------
 
-    async def _bob_aligns(self) -> str | None:
-        self._begin_alignment()
+    async def _bob_aligns(self, held: bool) -> str | None:
+        self._begin_alignment(held)
         self._stretch += 1
         turn = self._as_bob.alignment(self._stretch)
+        if held:
+            turn = msgspec.structs.replace(turn, action="open")
         await self._session.send(turn)
         answer = await self._session.receive(TurnAnswer)
+        self._peer_holds = answer.action == "open"
         if answer.action == "rest":
             return "rest"
         await self._align(self._as_bob.align(turn))
         return None
 
     async def _alice_aligns(self, turn: Turn) -> None:
-        self._begin_alignment()
-        await self._align(self._as_alice.align(turn, self._failures))
+        self._begin_alignment(turn.action == "open")
+        await self._align(self._as_alice.align(turn, 0 if self._open else self._failures))
 
-    def _begin_alignment(self) -> None:
+    def _begin_alignment(self, held: bool) -> None:
         self._sifted = -1
+        self._open = held
         self._end.begin()
         self._probes.take()
-        if not self._end.locked:
+        if held:
+            if not self._draining:
+                self._book.state(LinkState.OPEN)
+        elif not self._end.locked:
             self._show_aligning()
+
+    def _close(self) -> None:
+        """The link is no longer held open: what was learnt from its stretches is forgotten, a clean epoch begins."""
+        self._open = False
+        self._lose_lock()
 
     async def _align(self, alignment: Coroutine[Any, Any, Opened]) -> None:
         try:
@@ -209,9 +241,9 @@ class LinkSession:
             self._probes.fail(error)
             raise
         self._refusals_in_a_row = self._failures = 0
-        if opened.bits >= _SEEDING_BITS:
+        if opened.bits >= _SEEDING_BITS and not self._open:
             self._distiller.seed(opened.errors, opened.bits)
-        if not self._draining:
+        if not self._draining and not self._open:
             self._book.state(LinkState.RUNNING)
         self._probes.answer(opened.error_rate)
 
@@ -226,6 +258,7 @@ class LinkSession:
         answer = await self._session.receive(TurnAnswer, timeout=self._shared.block_s + 60.0)
         if answer.action != "block":
             self._end.begin()
+            self._peer_holds = answer.action == "open"
             if answer.action == "align":
                 self._lose_lock()
             return answer.action
@@ -245,8 +278,8 @@ class LinkSession:
             await asyncio.wait({registered, interrupted})
 
     async def _alice_block(self, turn: Turn) -> None:
-        if not self._end.locked or self._probes:
-            await self._session.send(TurnAnswer("align", turn.number))
+        if self._held_open or not self._end.locked or self._probes:
+            await self._session.send(TurnAnswer("open" if self._held_open else "align", turn.number))
             return
         previous = self._number
         self._begin_block(max(turn.number, previous))  # a proposal that is refused is a refused block on both nodes
@@ -322,5 +355,8 @@ class LinkSession:
         self._show_aligning()
 
     def _show_aligning(self) -> None:
-        if self.status.snapshot.state not in {LinkState.DRAINING, LinkState.ALIGNING}:  # keeps the reason it came with
+        if not self._open and self.status.snapshot.state not in {
+            LinkState.DRAINING,
+            LinkState.ALIGNING,
+        }:  # keeps the reason it came with
             self._book.state(LinkState.ALIGNING)

@@ -17,6 +17,7 @@ class LinkState(StrEnum):
 
     IDLE = "idle"  # not started, or stopped
     ALIGNING = "aligning"  # looking for the other node's clock
+    OPEN = "aligning (open)"  # an operator holds the link open: clicks are exchanged in clear, no key is made
     RUNNING = "running"  # aligned, makes blocks
     LOST = "lost"  # the coincidence peak is gone; blocks are refused until the next alignment
     DRAINING = "draining"  # finishes the block in hand and stops
@@ -46,6 +47,30 @@ class BlockRecord(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
+class OpenedStretch(msgspec.Struct, frozen=True):
+    """A stretch of an open link; no key comes from it. Detectors in the order H V D A.
+
+    singles: events by detector in `seconds`. matrix: rows alice's detector (on a pulsed link what she sent), columns bob's.
+    histogram: alice's time minus bob's, counts a bin of bin_ps from low_ps on, delays taken off. problem: why there were no
+    coincidences.
+    """
+
+    number: int
+    seconds: float
+    singles_alice: tuple[int, ...]
+    singles_bob: tuple[int, ...]
+    matrix: tuple[tuple[int, ...], ...] = ()
+    qber: float | None = None
+    visibility: tuple[float, float] | None = None
+    pairs_per_s: float | None = None
+    delays_alice_ps: tuple[float, ...] = ()
+    delays_bob_ps: tuple[float, ...] = ()
+    histogram: tuple[int, ...] = ()
+    low_ps: float = 0.0
+    bin_ps: float = 0.0
+    problem: str | None = None
+
+
 class LinkSnapshot(msgspec.Struct, frozen=True):
     """Everything that is known about the link at one moment.
 
@@ -60,7 +85,7 @@ class LinkSnapshot(msgspec.Struct, frozen=True):
     detected_ratio: detections a pulse of the last block. gated_ratio: share of clicks outside the gate. slot_phase and
     slot_phase_worst: mean and largest error of the tracked clock in the last block, in slots; slot_contrast: of the clicks
     folded by the pulse period, 0 to 1. drift: relative error of the pulse rate on bob's clock. sifting_bits: bits on the wire
-    a detection, both directions. coincidences: rows what alice sent.
+    a detection, both directions. coincidences: rows what alice sent. opened: the last stretch of an open link.
     """
 
     name: str
@@ -99,6 +124,7 @@ class LinkSnapshot(msgspec.Struct, frozen=True):
     blocks_refused: dict[str, int] = {}
     lock_losses: int = 0
     last_blocks: tuple[BlockRecord, ...] = ()
+    opened: OpenedStretch | None = None
 
 
 class LinkEvent(msgspec.Struct, frozen=True):

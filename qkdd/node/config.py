@@ -105,6 +105,7 @@ def _addresses(config: NodeConfig) -> Iterator[tuple[str, str, str]]:
     ]
     if config.telemetry is not None:
         given.append(("telemetry.listen", config.telemetry.listen))
+    given.append(("control.page", config.control.page))
     given.append(("keys.kms_url", urlsplit(config.keys.kms_url).netloc))
     for key, text in given:
         try:

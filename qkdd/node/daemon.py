@@ -13,10 +13,13 @@ from qkdd import __version__, kernels
 from qkdd.control import views
 from qkdd.control.errors import BadRequest, NotNow
 from qkdd.control.events import EventHub
+from qkdd.control.overview import SHOWN_BLOCKS, AlignView, OverviewView, alarms
 from qkdd.control.security_views import AdviceView, SecurityView
 from qkdd.control.server import ControlServer
+from qkdd.control.status_page import PageServer
 from qkdd.core import log
 from qkdd.core.clock import Clock
+from qkdd.core.endpoint import Endpoint
 from qkdd.core.errors import QkddError
 from qkdd.core.zeroise import ZeroiseView
 from qkdd.device import Driver
@@ -91,6 +94,7 @@ class Daemon:
         self._stack = AsyncExitStack()
         self._zeroiser: Zeroiser | None = None
         self.end: Callable[[int], object] = os._exit  # how the process ends once it was zeroised
+        self.page: Endpoint | None = None  # where the status page is served, once it is
         self._tasks: set[asyncio.Task[None]] = set()
         self._stock = Stock({})
         self._monitor = DecoyMonitor(config.link.name, self.meter)
@@ -154,6 +158,10 @@ class Daemon:
         control = ControlServer(config.control, self, self._rooms.audit, self.clock)
         await control.start()
         self._stack.push_async_callback(control.stop)
+        if config.control.page is not None:
+            page = PageServer(config.control.page, self, self.clock)
+            self.page = await page.start()
+            self._stack.push_async_callback(page.stop)
         if config.telemetry is not None and config.telemetry.mqtt is not None:
             state = Path(config.node.state_directory)
             self._feed = MqttFeed(config.telemetry.mqtt, config.node.id, self, state, self.clock, self.meter)
@@ -395,6 +403,20 @@ class Daemon:
         """The newest first."""
         tally = sorted(self.supervisor.tally.items(), key=lambda item: -item[1].time)
         return [error_count(code, entry) for code, entry in tally]
+
+    def overview(self) -> OverviewView:
+        status, devices, blocks = self.status(), self.devices(), self.blocks(SHOWN_BLOCKS)
+        now = self.clock.wall()
+        return OverviewView(
+            time=now, status=status, devices=devices, detectors=self._devices.detectors(), blocks=blocks,
+            alarms=alarms(status, devices, blocks, self.errors(), now), align=self.align_view(),
+        )  # fmt: skip
+
+    def align_view(self) -> AlignView | None:
+        return self.link_run.align_view()
+
+    async def align(self, seconds: int) -> views.Done:
+        return self.link_run.hold_open(seconds)
 
     async def calibrate_polarization(self) -> views.CalibrationView:
         return await self.link_run.calibrate()

@@ -9,6 +9,7 @@ from typing import Any
 
 from qkdd.control import views
 from qkdd.control.errors import NotFound, NotNow
+from qkdd.control.overview import DetectorView
 from qkdd.core.clock import Clock
 from qkdd.core.config import Section
 from qkdd.core.counters import Meter
@@ -52,6 +53,7 @@ class CountWatch:
         self._lowest: dict[int, float] = {}
         self._silent: dict[int, float] = {}
         self._told: set[tuple[str, int]] = set()
+        self.rates: dict[int, tuple[float, float]] = {}  # by detector: now, lowest
 
     def reading(self, counts: tuple[int, ...], period: float) -> list[QkddError]:
         """Feed one reading; returns what is newly wrong (told once until it is right again)."""
@@ -62,6 +64,7 @@ class CountWatch:
             self._lowest[number] = min(rate, self._lowest.get(number, math.inf))
             labels = {"device": self._device, "detector": str(number)}
             self._meter.set("qkdd_detector_count_rate_hertz", rate, **labels)
+            self.rates[number] = (rate, self._lowest[number])
             self._meter.set("qkdd_detector_dark_count_rate_hertz", self._lowest[number], **labels)
             self._silent[number] = self._silent.get(number, 0.0) + period if not count and any_counts else 0.0
             where = f"{self._device}, detector {number}"
@@ -88,6 +91,7 @@ class DeviceSlot:
     def __init__(self, name: str, config: DeviceConfig) -> None:
         self.name, self.config = name, config
         self.driver: Driver | None = None
+        self.counts: CountWatch | None = None  # of the present life
         self.ready = asyncio.Event()
         self.busy = asyncio.Event()  # its stream is being read: a ping would be an intruder
         self._failed: asyncio.Future[QkddError] | None = None
@@ -174,7 +178,7 @@ class Devices:
     async def _watch(self, driver: Driver) -> None:
         """Beat, ping, count, until something raises."""
         slot = self.slots[driver.name]
-        counts = CountWatch(driver.name, self._counts, self._meter)
+        counts = slot.counts = CountWatch(driver.name, self._counts, self._meter)
         next_ping = next_count = self._clock.monotonic()
         while True:
             now = self._clock.monotonic()
@@ -231,6 +235,15 @@ class Devices:
             firmware=identity.firmware if identity else "",
             error=error_view(part.error) if part is not None and part.error is not None else None,
         )
+
+    def detectors(self) -> list[DetectorView]:
+        """What the devices that count clicks said last."""
+        return [
+            DetectorView(device=slot.name, number=number, counts_per_s=rate, lowest_per_s=lowest)
+            for slot in self.slots.values()
+            if slot.driver is not None and slot.counts is not None
+            for number, (rate, lowest) in sorted(slot.counts.rates.items())
+        ]
 
     async def fields(self, name: str) -> list[views.FieldView]:
         driver = self.now(name)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from qkdd.control import views
 from qkdd.control.errors import NotNow
+from qkdd.control.overview import AlignView
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
 from qkdd.core.errors import QkddError, registered_errors
@@ -20,6 +21,7 @@ from qkdd.node.calibration import CalibrationConfig, CalibrationResult, Coordina
 from qkdd.node.devices import Devices
 from qkdd.node.errors import CalibrationFailed
 from qkdd.node.health import HEARTBEAT_S, Health, beating
+from qkdd.node.report import align_view
 from qkdd.node.security_report import mode_of
 from qkdd.node.supervisor import Publish, Supervisor
 from qkdd.peer import PeerSession
@@ -38,6 +40,9 @@ class RunningLink(Protocol):
 
     def drain(self) -> None:
         """Finish the block in hand and return from `run`."""
+
+    def hold_open(self, wanted: bool) -> None:
+        """While held, clicks are exchanged in clear and no key is made."""
 
     async def measure_error(self) -> float:
         """A fresh error rate from a stretch that is opened after this call."""
@@ -76,6 +81,8 @@ class LinkRun:
         self._idle.set()
         self._drift = DriftWatch(calibration)
         self._calibrating: asyncio.Task[views.CalibrationView] | None = None
+        self._open_until: float | None = None  # monotonic; held open by this node's operator
+        self._letting_go: asyncio.Task[None] | None = None
 
     # --- one life --------------------------------------------------------------------------------------------------------
 
@@ -118,6 +125,8 @@ class LinkRun:
         self._idle.clear()
         queue = self.status.watch()
         self._link = self._make_link(device, session, self.status, self._health.beater(PART))
+        if self._open_until is not None:
+            self._link.hold_open(True)
         follower = asyncio.create_task(self._follow(queue, up))
         waiter = asyncio.create_task(self._beat_while_idle())
         try:
@@ -199,8 +208,48 @@ class LinkRun:
 
     @property
     def calibrating(self) -> bool:
-        """Whether the paddles are being turned: what that does to the error rate is no alarm."""
-        return self._calibrating is not None
+        """Whether the optics are being turned, by a search or by hand: what that does to the error rate is no alarm."""
+        return self._calibrating is not None or self.status.snapshot.state is LinkState.OPEN
+
+    def hold_open(self, seconds: int) -> views.Done:
+        """Hold the link open for so long from now on; 0 lets it go. Who forgets it, or loses his terminal, gets key again."""
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+            self._letting_go = None
+        was_open = self._open_until is not None
+        if seconds == 0:
+            self._let_go()
+            told = "let go: the link aligns anew and makes key again" if was_open else "the link was not held open here"
+            return views.Done(message=told)
+        if self.draining:
+            raise NotNow("the link is drained", remedy="`qkdctl resume` first.")
+        self._open_until = self._clock.monotonic() + seconds
+        self._letting_go = asyncio.create_task(self._let_go_after(seconds))
+        if self._link is not None:
+            self._link.hold_open(True)
+        if not was_open:
+            self._publish("align.opened", link=self.config.name, seconds=seconds)
+        return views.Done(message=f"open for {seconds} s: both nodes show their clicks, no key is made")
+
+    async def _let_go_after(self, seconds: int) -> None:
+        await self._clock.sleep(seconds)
+        self._letting_go = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._open_until is None:
+            return
+        self._open_until = None
+        if self._link is not None:
+            self._link.hold_open(False)
+        self._publish("align.closed", link=self.config.name)
+
+    def align_view(self) -> AlignView | None:
+        """The last opened stretch, with whether the link is open now."""
+        snapshot = self.status.snapshot
+        left = None if self._open_until is None else max(0.0, self._open_until - self._clock.monotonic())
+        is_open = left is not None or snapshot.state is LinkState.OPEN
+        return align_view(snapshot.opened, is_open=is_open, seconds_left=left)
 
     async def calibrate(self) -> views.CalibrationView:
         """Search the paddles; one search at a time. Raises NotNow, CalibrationFailed, and what the controller raises."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qkdd.control import views
+from qkdd.control.overview import AlignView
 from qkdd.core.clock import Clock
 from qkdd.keys import BlockState, MaskPool, Spool
 from qkdd.link.config import LinkConfig
-from qkdd.link.status import BlockRecord, LinkSnapshot
+from qkdd.link.status import BlockRecord, LinkSnapshot, OpenedStretch
 from qkdd.node.devices import error_view
 from qkdd.node.health import Health
 from qkdd.node.security_report import mode_of
@@ -72,6 +73,35 @@ def link_view(config: LinkConfig, snapshot: LinkSnapshot, session: PeerSession |
         blocks_refused=sum(snapshot.blocks_refused.values()),
         refusals=[views.RefusalView(code=c, count=n) for c, n in sorted(snapshot.blocks_refused.items())],
         pulses=pulses_view(snapshot) if config.shared.protocol == "decoy_bb84" else None,
+    )
+
+
+def align_view(stretch: OpenedStretch | None, *, is_open: bool, seconds_left: float | None) -> AlignView | None:
+    """None when the link is not open and never was."""
+    if stretch is None:
+        if not is_open:
+            return None
+        stretch = OpenedStretch(0, 0.0, (), (), problem="waiting for the first stretch")
+    seconds = stretch.seconds or 1.0
+    visibility = stretch.visibility or (None, None)
+    return AlignView(
+        open=is_open,
+        seconds_left=seconds_left,
+        number=stretch.number,
+        seconds=stretch.seconds,
+        qber=stretch.qber,
+        visibility_z=visibility[0],
+        visibility_x=visibility[1],
+        coincidences_per_s=stretch.pairs_per_s,
+        matrix=[list(row) for row in stretch.matrix] or [[0] * 4 for _ in range(4)],
+        singles_alice=[count / seconds for count in stretch.singles_alice],
+        singles_bob=[count / seconds for count in stretch.singles_bob],
+        delays_alice_ns=[delay / 1000 for delay in stretch.delays_alice_ps],
+        delays_bob_ns=[delay / 1000 for delay in stretch.delays_bob_ps],
+        histogram=list(stretch.histogram),
+        histogram_low_ns=stretch.low_ps / 1000,
+        histogram_bin_ns=stretch.bin_ps / 1000,
+        problem=stretch.problem,
     )
 
 

@@ -6,6 +6,7 @@ from qkdd.control import views
 from qkdd.control.errors import NotFound, NotNow
 from qkdd.control.events import EventHub
 from qkdd.control.firmware_views import FirmwareSlotView, FirmwareView, ImageView
+from qkdd.control.overview import SHOWN_BLOCKS, AlignView, DetectorView, OverviewView, alarms
 from qkdd.control.security_views import AdviceView, SecurityView
 from qkdd.core.clock import Clock
 from qkdd.core.counters import RecordingMeter
@@ -28,6 +29,16 @@ LINK = views.LinkView(
 KEYS = views.KeysView(
     spool=[views.SpoolView(state="sealed", chunks=2, bits=4096)], handed_over=7, kms_up=True, masks_alice_to_bob=900,
     masks_bob_to_alice=901, epsilon_spent_ratio=0.01, epoch_days_left=57.0, authentication="wegman-carter",
+)  # fmt: skip
+
+ALIGN = AlignView(
+    open=True, seconds_left=55.0, number=7, seconds=2.0, qber=0.034, visibility_z=0.95, visibility_x=0.914,
+    coincidences_per_s=8.1e4,
+    matrix=[[120, 9000, 4400, 4600], [9100, 130, 4500, 4500], [4400, 4600, 380, 8800], [4500, 4400, 8700, 400]],
+    singles_alice=[1.1e5, 1.0e5, 9.8e4, 1.02e5], singles_bob=[8.8e4, 9.1e4, 8.9e4, 9.0e4],
+    delays_alice_ns=[0.12, -0.3, 0.08, 0.1], delays_bob_ns=[-0.2, 0.4, -0.1, -0.1],
+    histogram=[50] * 40 + [300, 2000, 9000, 12000, 9100, 2100, 280] + [52] * 49, histogram_low_ns=-12.0,
+    histogram_bin_ns=0.25,
 )  # fmt: skip
 
 OFFLINE = ErrorView(code="QKD-DEV-OFFLINE", message="tagger on [tty]: gone", remedy="plug it in")
@@ -76,6 +87,7 @@ class FakeNode:
         self.healthy = healthy
         self.asked: list[str] = []
         self.broken = False
+        self.held = False
         self.firmware = FakeFirmware()
 
     def status(self) -> views.StatusView:
@@ -140,6 +152,24 @@ class FakeNode:
         return [
             views.ErrorCount(code="QKD-DEV-OFFLINE", count=2, time=1.79e9, part="tagger", message="gone", remedy="plug")
         ]
+
+    def overview(self) -> OverviewView:
+        status, blocks = self.status(), self.blocks(SHOWN_BLOCKS)
+        return OverviewView(
+            time=1.79e9, status=status, devices=self.devices(),
+            detectors=[
+                DetectorView(device="spd", number=n, counts_per_s=1e5 + n, lowest_per_s=300.0) for n in range(4)
+            ],
+            blocks=blocks, alarms=alarms(status, self.devices(), blocks, [], 1.79e9), align=self.align_view(),
+        )  # fmt: skip
+
+    def align_view(self) -> AlignView | None:
+        return ALIGN if self.held else None
+
+    async def align(self, seconds: int) -> views.Done:
+        self.asked.append(f"align {seconds}")
+        self.held = seconds > 0
+        return views.Done(message="open")
 
     async def calibrate_polarization(self) -> views.CalibrationView:
         self.asked.append("calibrate")

@@ -76,7 +76,15 @@ def test_own_user_is_admin_and_every_route_answers(tmp_path: Path) -> None:
             for route in ROUTES:
                 if route.stream:
                     continue
-                body = {"level": "debug"} if route.path == "/v1/log-level" else {} if route.body is not None else None
+                body = (
+                    {"level": "debug"}
+                    if route.path == "/v1/log-level"
+                    else {"seconds": 60}
+                    if route.path == "/v1/align"
+                    else {}
+                    if route.body is not None
+                    else None
+                )
                 status, answer = await ask(client, route.method, route.path.replace("{name}", "tagger"), json=body)
                 if route.path in ("/v1/resume", "/v1/firmware/update"):
                     assert (status, answer["code"]) == (409, "QKD-CTL-NOT-NOW")

@@ -344,3 +344,53 @@ def test_an_alignment_that_cannot_be_is_thrown_away_and_the_next_is_taken(make_p
             await pair.finish()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("who", ["alice", "bob"])
+def test_a_link_held_open_shows_the_same_on_both_nodes_and_makes_no_key(make_pair, who):
+    async def body(pair):
+        await pair.until(lambda: pair.bob.accepted >= 1 and pair.alice.accepted >= 1)
+        holder = getattr(pair, who).link
+        holder.hold_open(True)
+
+        def stretch(node):
+            return node.snapshot.opened
+
+        await pair.until(lambda: all(stretch(n) is not None and stretch(n).number >= 4 for n in (pair.alice, pair.bob)))
+        accepted, numbers = pair.bob.accepted, list(pair.alice.committer.committed)
+        seeds, masks = len(pair.bob.distiller.seeds), len(pair.alice.ledger.charged)
+        assert pair.alice.snapshot.state is pair.bob.snapshot.state is LinkState.OPEN
+        first = stretch(pair.bob).number
+        await pair.until(lambda: stretch(pair.alice).number >= first + 3 and stretch(pair.bob).number >= first + 3)
+        assert pair.bob.accepted == accepted
+        assert pair.alice.committer.committed == numbers
+        assert len(pair.alice.ledger.charged) == masks  # an open stretch costs no budget
+        assert len(pair.bob.distiller.seeds) == seeds  # and teaches the distiller nothing
+        seen = {node: stretch(node) for node in (pair.alice, pair.bob)}
+        if seen[pair.alice].number == seen[pair.bob].number:
+            assert msgspec.structs.asdict(seen[pair.alice]) == msgspec.structs.asdict(seen[pair.bob])
+        shown = seen[pair.bob]
+        assert shown.qber == pytest.approx(0.011, abs=0.006)
+        assert max(shown.histogram) > 20 * np.median(shown.histogram) + 20
+        assert abs(int(np.argmax(shown.histogram)) - len(shown.histogram) / 2) < 4
+        assert min(shown.singles_alice) > 0
+        assert min(shown.singles_bob) > 0
+        holder.hold_open(False)
+        await pair.until(lambda: pair.bob.accepted > accepted and pair.alice.accepted > accepted)
+        assert len(pair.bob.distiller.seeds) == len(pair.alice.distiller.seeds) == seeds + 1  # a clean alignment
+        assert pair.alice.snapshot.state is pair.bob.snapshot.state is LinkState.RUNNING
+        assert pair.alice.refused == pair.bob.refused == {}
+
+    run(make_pair, body)
+
+
+def test_held_open_and_let_go_at_once_does_not_disturb(make_pair):
+    async def body(pair):
+        await pair.until(lambda: pair.bob.accepted >= 1)
+        pair.bob.link.hold_open(True)
+        pair.bob.link.hold_open(False)
+        accepted = pair.bob.accepted
+        await pair.until(lambda: pair.bob.accepted > accepted)
+        assert pair.bob.snapshot.opened is None
+
+    run(make_pair, body)

@@ -68,6 +68,7 @@ class MockLink:
 
     def __init__(self, status: LinkStatus, bench: Bench) -> None:
         self.status, self.bench = status, bench
+        self.held: bool | None = None
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> str:
@@ -82,6 +83,10 @@ class MockLink:
 
     def drain(self) -> None:
         self.end.set_result("drained")
+
+    def hold_open(self, wanted: bool) -> None:
+        self.held = wanted
+        self.status.set_state(LinkState.OPEN if wanted else LinkState.RUNNING)
 
     async def measure_error(self) -> float:
         await self.bench.clock.sleep(2.0)
@@ -304,6 +309,45 @@ def test_a_stretch_without_a_peak_is_measured_again(failures: int, ends: str) ->
         assert ends in b.kinds()
         if failures == 4:
             assert b.devices.paddles.place == [1.0, 1.0, 1.0]
+        await b.supervisor.stop()
+
+    asyncio.run(main())
+
+
+def test_held_open_until_let_go_or_forgotten() -> None:
+    async def main() -> None:
+        b = Bench()
+        assert b.run.align_view() is None
+        await b.up()
+        b.run.hold_open(6)
+        assert b.links[0].held is True
+        assert b.run.calibrating  # alarms are suppressed
+        await b.clock.advance(4)
+        b.run.hold_open(6)  # renewed: six seconds from now
+        await b.clock.advance(4)
+        view = b.run.align_view()
+        assert view is not None
+        assert view.open
+        assert view.seconds_left == pytest.approx(2, abs=0.3)
+        b.links[0].end.set_exception(PeerClosed("gone"))
+        b.run.offer(object())  # type: ignore[arg-type]
+        await b.clock.advance(1)
+        assert b.links[1].held is True  # a new session is held too
+        await b.clock.advance(3)  # nobody renewed
+        assert b.links[1].held is False
+        view = b.run.align_view()
+        assert view is None or not view.open
+        assert "not held" in b.run.hold_open(0).message
+        b.run.hold_open(6)
+        assert "let go" in b.run.hold_open(0).message
+        await b.clock.advance(8)
+        assert b.links[1].held is False
+        assert [k for k in b.kinds() if k.startswith("align.")] == ["align.opened", "align.closed"] * 2
+        drained = asyncio.create_task(b.run.drain())
+        await b.clock.advance(1)
+        assert drained.done()
+        with pytest.raises(NotNow, match="drained"):
+            b.run.hold_open(6)
         await b.supervisor.stop()
 
     asyncio.run(main())

@@ -101,7 +101,9 @@ class BobEnd(LinkEnd, Protocol):
 
 
 class AliceEnd(LinkEnd, Protocol):
-    """Alice answers."""
+    """Alice answers. holds_open: what she says of the next turn: her operator holds the link open."""
+
+    holds_open: bool
 
     @property
     def patience(self) -> float:

@@ -110,7 +110,9 @@ class PairBob(_PairEnd):
         return self._turn("align", number, start, start + round(self._shared.open_stretch * PS))
 
     async def align(self, turn: Turn) -> Opened:
-        return self._aligned(turn, await align_bob(turn, self._receiver, self._session, self._config))
+        return self._aligned(
+            turn, await align_bob(turn, self._receiver, self._session, self._config, self._book.opened)
+        )
 
     async def registered(self, number: int) -> Turn:
         length = self._shared.block_ps
@@ -129,6 +131,8 @@ class PairBob(_PairEnd):
 class PairAlice(_PairEnd):
     """Finds bob's clock and maps his blocks to hers."""
 
+    holds_open = False
+
     @property
     def patience(self) -> float:
         shared = self._shared
@@ -138,9 +142,11 @@ class PairAlice(_PairEnd):
         arrived = self.source.position()
         known = self._map if turn.known else None
         centre = arrived - turn.position_ps - self._session.rtt / 2 * PS
-        await self._session.send(TurnAnswer("align", turn.number))
+        await self._session.send(TurnAnswer("open" if self.holds_open else "align", turn.number))
         depth = COMMON_DEPTH if failures % 3 < 2 else len(LEVELS)
-        result = await align_alice(turn, centre, known, self._receiver, self._session, self._config, depth)
+        result = await align_alice(
+            turn, centre, known, self._receiver, self._session, self._config, self._book.opened, depth
+        )
         return self._aligned(turn, result)
 
     async def registered(self, turn: Turn) -> None:

@@ -17,7 +17,7 @@ from qkdd import kernels
 from qkdd.device.roles import SymbolSource, TimeTagger
 from qkdd.distill.blocks import DecoyBlock
 from qkdd.distill.errors import BlockMalformed
-from qkdd.link import sifting
+from qkdd.link import openview, sifting
 from qkdd.link.acquisition import Acquisition
 from qkdd.link.clockmap import PS
 from qkdd.link.delay_search import find_first
@@ -90,10 +90,17 @@ class _PulseEnd:
     def begin(self) -> None:
         self.registered_at = self._clock.monotonic()
 
-    def _opened(self, opened: OpenedPulses, stop: int) -> Opened:
+    async def _seal(self, turn: Turn) -> None:
+        """Not of an open stretch: nothing of it is used, and the next seal covers it."""
+        if turn.action != "open":
+            await self._session.seal("align", turn.number)
+
+    def _opened(self, turn: Turn, opened: OpenedPulses, stop: int) -> Opened:
         self._locked = True
         self._next_slot = max(self._next_slot, stop)
         self._book.pulses_aligned(opened)
+        if turn.action == "open":
+            openview.show_pulses(turn, opened, self._rate, self._book.opened)
         return Opened(opened.key_errors, opened.key_bits, opened.error_rate)
 
     def _block(
@@ -159,7 +166,7 @@ class PulseBob(_PulseEnd):
             await self._number_slots(opened.first, symbols, arrived)
         except AlignmentFailed:
             await self._session.send(FoundSymbols(turn.number, False, 0, b"", b""))
-            await self._session.seal("align", turn.number)
+            await self._seal(turn)
             raise
         found = self._receiver.peek(opened.first, opened.first + count)
         single = _SINGLE[found.patterns]
@@ -167,11 +174,11 @@ class PulseBob(_PulseEnd):
         await self._session.send(
             FoundSymbols(turn.number, True, len(at), kernels.gap_encode(at), pack_detectors(detectors))
         )
-        await self._session.seal("align", turn.number)
+        await self._seal(turn)
         self._receiver.tracking()  # what was measured while the loop pulled in says nothing about a block
         self._receiver.clicks()
         stop = opened.first + count
-        result = self._opened(opened_pulses(symbols, at, detectors, self._levels), stop)
+        result = self._opened(turn, opened_pulses(symbols, at, detectors, self._levels), stop)
         self._receiver.drop(stop)
         self._book.slot_clock(self._receiver.clock_error, None, self._receiver.delays_ps)
         return result
@@ -294,6 +301,8 @@ class PulseBob(_PulseEnd):
 class PulseAlice(_PulseEnd):
     """Prepares, opens symbols, answers with bases and intensities."""
 
+    holds_open = False
+
     def __init__(self, setup: Setup, transmitter: SymbolSource) -> None:
         super().__init__(setup)
         kind = AskedForSymbols if self._shared.symbols == "on_demand" else StreamedSymbols
@@ -311,7 +320,7 @@ class PulseAlice(_PulseEnd):
         count = self._shared.align_symbols
         position, now = self.source.position(), self._clock.monotonic()
         first = max(position, self._next_slot)
-        await self._session.send(TurnAnswer("align", turn.number))
+        await self._session.send(TurnAnswer("open" if self.holds_open else "align", turn.number))
         self._next_slot = first + count  # whatever becomes of them, they are public now
         await self.source.release(first)
         symbols = await self.source.collect(first, count)
@@ -319,14 +328,14 @@ class PulseAlice(_PulseEnd):
         packed = await kernels.run(sifting.pack_symbols, symbols)
         await self._session.send(OpenSymbols(turn.number, first, count, age, packed))
         found = await self._session.receive(FoundSymbols, timeout=_ANSWER_TIMEOUT)
-        await self._session.seal("align", turn.number)
+        await self._seal(turn)
         if found.number != turn.number:
             raise OpenStretchRefused(f"the answer is of stretch {found.number}, not {turn.number}")
         if not found.found:
             raise AlignmentFailed(f"link {self._config.name}: the other node found no place for {count} opened symbols")
         at = unpack_rising(found.slots, found.count, count)
         detectors = unpack_detectors(found.detectors, found.count)
-        return self._opened(opened_pulses(symbols, at, detectors, self._levels), first + count)
+        return self._opened(turn, opened_pulses(symbols, at, detectors, self._levels), first + count)
 
     async def registered(self, turn: Turn) -> None:
         length = self._settings.block_pulses

@@ -27,13 +27,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     qkdd_ldpc_code code = {lifting, columns, rows, starts, columns_of, shifts};
     size_t bits = (size_t)columns * lifting, checks = (size_t)rows * lifting, words;
     if (qkdd_ldpc_workspace(&code, &words) == QKDD_OK) {
-        uint8_t *syndrome = malloc(checks), *errors = malloc(bits), *again = malloc(checks), tables[32];
+        uint8_t *syndrome = malloc(checks), *errors = malloc(bits), *again = malloc(checks), tables[64];
         int8_t *prior = malloc(bits);
         uint64_t *workspace = malloc(words * 8);
         uint32_t limit = 65536, used;
         for (size_t i = 0; i < checks; i++) syndrome[i] = at(data, size, 40 + i) & (data[3] == 254 ? 3 : 1);
         for (size_t i = 0; i < bits; i++) prior[i] = (int8_t)at(data, size, 40 + checks + i);
-        for (size_t i = 0; i < 32; i++) tables[i] = (uint8_t)i;
+        for (size_t i = 0; i < 64; i++) tables[i] = (uint8_t)i;
         for (int variant = 0; variant < QKDD_VARIANTS; variant++) {
             if (qkdd_variant_select((qkdd_variant)variant) != QKDD_OK) continue;
             if (qkdd_ldpc_decode(&code, syndrome, prior, tables, &limit, 1, 5, workspace, words, errors, &used) != QKDD_OK) continue;

@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="measured time (default 10)")
     parser.add_argument("--links", type=int, default=1, help="links of the two nodes at once (default 1)")
     parser.add_argument("--rtt", type=float, default=0.0, metavar="MS", help="round trip that is simulated (default 0)")
-    parser.add_argument("--block", type=int, default=1 << 25, help="sifted bits of a block (default 2^25)")
+    parser.add_argument("--block", type=int, default=1 << 26, help="sifted bits of a block (default 2^26)")
     parser.add_argument("--reconciler", choices=("auto", "ldpc", "cascade"), default="auto", help="default: auto")
     parser.add_argument("--one-node", choices=ROLES, help="count only this node; the other one is a stub")
     parser.add_argument("--directory", help="where the stores are made (default: the system's temporary folder)")

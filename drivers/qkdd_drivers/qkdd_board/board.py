@@ -113,6 +113,11 @@ class Board:
         self._out.clear()
         return data
 
+    def skip_until(self, now: float) -> None:
+        """No light in what was not sent until now (see `Emission.skip_until`)."""
+        if self._emission is not None:
+            self._emission.skip_until(now)
+
     def _send(self, message: Message) -> None:
         self._out += Frame(message.TYPE, self._sequence, message.encode()).encode()
         self._sequence = (self._sequence + 1) % SEQUENCES

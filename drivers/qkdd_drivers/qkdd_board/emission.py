@@ -23,7 +23,6 @@ RANDOM_BYTES = 1 << 20
 _LARGEST = 32768  # symbols in one frame
 ABSENT = 0xFF
 _SIGN_OF_LIFE = 0.1  # seconds
-LATE = 0.5  # seconds
 _TESTED = 1024  # bytes of each draw that the simulated board tests (a real one tests all of them, in hardware)
 
 OnPulses = Callable[[int, U8], None]
@@ -74,21 +73,16 @@ class Emission:
         self._released = max(self._released, min(below, self.next_slot))
 
     def poll(self, now: float) -> None:
-        """Make the slots up to now. Raises SourceFailed when the board's own source fails.
-
-        A simulated board whose machine is short of time sends no light in what lies further back than LATE, as if it had no
-        random bits: to make up for all of it would leave it further behind each time.
-        """
+        """Make the slots up to now. Raises SourceFailed when the board's own source fails."""
         self._now = now
         due = int((now - self._start) * self.pulse_hz)
-        late = due - self.next_slot - int(LATE * self.pulse_hz)
-        if late > 0:
-            self._skip(late)
         while self.next_slot < due:
             self._make(min(due - self.next_slot, _LARGEST))
 
-    def _skip(self, count: int) -> None:
-        """Slots without a pulse."""
+    def skip_until(self, now: float) -> None:
+        """Leave the slots up to `now` dark, as without random bits: a simulated board whose machine is short of time does not
+        make up for all of it, which would leave it further behind each time."""
+        count = max(0, int((now - self._start) * self.pulse_hz) - self.next_slot)
         self.starved += count
         while count > 0:
             part = min(count, WINDOW)

@@ -21,6 +21,8 @@ from qkdd_drivers.simkit import Address, Simulator, make_wire
 
 SLOT_SECTORS = 64  # 256 KiB a slot
 _TICK = 0.01
+_SLICE = 0.05  # seconds of pulses that are made at a time; other simulators in this process have their turn between
+_LATE = 0.5  # seconds that are made up for; what lies further back stays dark
 _BOOT = 0.2  # seconds that the line is away at a reboot
 DEVELOPMENT_SEED = b"qkdd simulated boards: no secret!"[:32]
 """Seed of the key that signs the firmware of simulated boards. Public, so it must never be trusted by a real one."""
@@ -64,6 +66,7 @@ class BoardSim(Simulator):
     ) -> None:
         super().__init__(seed)
         self._clock = clock
+        self._polled = clock()
         self.power = Power(seed)
         self._boot_s = boot_s
         flash = Flash(BootStore.sectors_needed(SLOT_SECTORS), self.power)
@@ -137,8 +140,13 @@ class BoardSim(Simulator):
     def _flush(self) -> None:
         if self._away is not None:
             return
+        now = self._clock()
+        if now - self._polled > _LATE:
+            self._polled = now - _LATE
+            self.board.skip_until(self._polled)
+        self._polled = min(now, self._polled + _SLICE)
         try:
-            data = self.board.poll(self._clock())
+            data = self.board.poll(self._polled)
         except PowerLost:
             self._restart()
             return
@@ -173,5 +181,6 @@ class BoardSim(Simulator):
 
     async def _live(self) -> None:
         while True:
-            await asyncio.sleep(_TICK)
+            behind = self._clock() - self._polled > _SLICE
+            await asyncio.sleep(0 if behind else _TICK)
             self._flush()

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JUDGES := .judges
 STAMP := $(VENV)/.installed
 
-.PHONY: example faults judges crash venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
+.PHONY: deb machine example faults judges crash venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,12 @@ test: $(STAMP) ## the test suite (no network, no root)
 
 test-all: $(STAMP) ## the test suite with the slow tests
 	$(BIN)/python -m pytest $(ARGS)
+
+deb: $(STAMP) ## the Debian package, in dist/
+	$(BIN)/python packaging/build_deb.py $(ARGS)
+
+machine: $(STAMP) ## the package on a booted Debian (root, systemd-container, mmdebstrap)
+	$(BIN)/python -m pytest -m machine $(ARGS)
 
 crash: $(STAMP) ## 100 rounds of kill -9 on daemons and KMSs while applications draw keys
 	$(BIN)/python -m qkdd_hil.crash --rounds 100 $(ARGS)

@@ -18,11 +18,11 @@ function draw(tag, attributes = {}, content) {
   return node;
 }
 const known = (value) => value !== null && value !== undefined;
-const percent = (value) => known(value) ? (100 * value).toFixed(2) + " %" : "–";
+const percent = (value) => known(value) ? (100 * value).toFixed(2) + "\u00a0%" : "–";
 function scaled(value, unit) {
   if (!known(value)) return "–";
   for (const [size, prefix] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]])
-    if (Math.abs(value) >= size) return Number((value / size).toPrecision(3)) + " " + prefix + unit;
+    if (Math.abs(value) >= size) return Number((value / size).toPrecision(3)) + "\u00a0" + prefix + unit;
   return Number(value.toPrecision(3)) + " " + unit;
 }
 function duration(seconds) {
@@ -56,9 +56,9 @@ function table(id, head, rows) {
 
 /* --- the picture -------------------------------------------------------------------------------------------------------- */
 
-const WIDE = { view: [960, 420], source: [480, 70], alice: [130, 70], bob: [830, 70], box: [190, 104],
+const WIDE = { view: [960, 400], source: [480, 70], alice: [130, 70], bob: [830, 70], box: [190, 104],
   steps: [[110, 250], [300, 250], [490, 250]], step: [140, 50], tanks: [[640, 205], [800, 205]], tank: [130, 110], note: 345 };
-const TALL = { view: [380, 690], source: [190, 50], alice: [95, 190], bob: [285, 190], box: [176, 104],
+const TALL = { view: [380, 620], source: [190, 50], alice: [95, 190], bob: [285, 190], box: [176, 104],
   steps: [[65, 320], [190, 320], [315, 320]], step: [112, 50], tanks: [[20, 400], [200, 400]], tank: [160, 110], note: 545 };
 
 function station(group, place, size, name, mine, detectors, dial, note) {
@@ -68,7 +68,7 @@ function station(group, place, size, name, mine, detectors, dial, note) {
   if (detectors) detectors.forEach((level, i) => {
     const cx = x + 26 + i * 36;
     group.append(draw("circle", { class: "det", cx, cy: y + 52, r: 13 }));
-    if (known(level)) group.append(draw("circle", { class: "lit", cx, cy: y + 52, r: 13, opacity: (0.12 + 0.75 * level).toFixed(2) }));
+    if (known(level)) group.append(draw("circle", { class: "lit", cx, cy: y + 52, r: 13, opacity: (0.08 + 0.4 * level).toFixed(2) }));
     group.append(draw("text", { x: cx, y: y + 57, "text-anchor": "middle" }, DETECTORS[i]));
   });
   else group.append(draw("text", { class: "note", x: x + 12, y: y + 57 }, "laser, modulators"));
@@ -84,7 +84,8 @@ function station(group, place, size, name, mine, detectors, dial, note) {
 function picture(state) {
   const place = matchMedia("(max-width: 40rem)").matches ? TALL : WIDE;
   const svg = byId("picture"), link = state.status.link, keys = state.status.keys, pulsed = link.pulses !== null;
-  svg.setAttribute("viewBox", "0 0 " + place.view.join(" "));
+  const top = place === TALL && pulsed ? 120 : 0;
+  svg.setAttribute("viewBox", [0, top, place.view[0], place.view[1] - top].join(" "));
   const group = draw("g"), up = link.state === "running" || link.state.startsWith("aligning") || link.state === "draining";
   const path = (from, to) => place === WIDE || pulsed ? "M" + from + "L" + to : "M" + from + "C" + [from[0], to[1] - 70] + " " + [to[0], from[1] + 10] + " " + to;
   const ends = pulsed ? [[place.alice, place.bob, ""]] : [[place.source, place.alice, "back"], [place.source, place.bob, ""]];
@@ -118,7 +119,7 @@ function picture(state) {
   });
   const tail = place.steps[2];
   const waiting = keys.spool.filter((row) => row.state !== "acknowledged" && row.state !== "released").reduce((sum, row) => sum + row.bits, 0);
-  const stored = [["this node", waiting, scaled(waiting, "bit"), "to be handed over"],
+  const stored = [["this node", waiting, scaled(waiting, "bit"), "not handed over"],
     ["KMS " + (keys.kms_up ? "" : "down"), keys.handed_over, keys.handed_over + " blocks", "handed over"]];
   place.tanks.forEach(([x, y], i) => {
     const [name, amount, shown, note] = stored[i], level = Math.min(1, Math.log10(1 + amount) / (i ? 4 : 8)), height = level * (place.tank[1] - 6);
@@ -236,7 +237,8 @@ function alignment(state) {
   if (!align) { text("align-text", large ? "No stretch has been opened yet. qkdctl align on either node opens the link for alignment." : ""); return; }
   text("align-text", (open ? "OPEN: both nodes show their clicks, no key is made" + (known(align.seconds_left) ? " (for another " + duration(align.seconds_left) + ")" : "") + ". "
     : "Last opened stretch; qkdctl align repeats it and makes no key. ") + "Stretch " + align.number + (align.problem ? ". " + align.problem : ""));
-  const big = [["Error rate", percent(align.qber)], ["Visibility Z", percent(align.visibility_z)], ["Visibility X", percent(align.visibility_x)], ["Coincidences", scaled(align.coincidences_per_s, "/s")]];
+  const tenth = (value) => known(value) ? (100 * value).toFixed(1) + "\u00a0%" : "–";
+  const big = [["Error rate", percent(align.qber)], ["Visibility Z", tenth(align.visibility_z)], ["Visibility X", tenth(align.visibility_x)], ["Coincidences", scaled(align.coincidences_per_s, "/s")]];
   byId("align-big").replaceChildren(...big.map(([name, value]) => make("p", {}, make("b", {}, value), name)));
   const most = Math.max(1, ...align.matrix.flat());
   const head = make("tr", {}, make("td", {}, ""), ...DETECTORS.map((name) => make("th", { scope: "col" }, "Bob " + name)));

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PATIENCE_S = 180
+PATIENCE_S = 300
 
 
 def main(arguments: list[str]) -> int:

@@ -28,6 +28,7 @@ TARGET size_t NAME(ldpc_iterate)(const ldpc_state *state, const uint8_t table[LD
         }
         for (size_t lane = 0; lane < lifting; lane += LANES) {
             const size_t kept = row * vectors + lane / LANES;
+            (void)kept; /* where messages are not kept in short */
             const size_t slot = first * vectors + lane / LANES * degree;
             V least = ONE(LDPC_TOP), second = ONE(LDPC_TOP), sign = LOAD(state->target + row * lifting + lane);
             RECALL(kept)

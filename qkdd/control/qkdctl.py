@@ -24,6 +24,7 @@ from qkdd.control.errors import NoDaemon
 from qkdd.control.firmware_cli import app as firmware_app
 from qkdd.control.kms_cli import app as kms_app
 from qkdd.control.link_cli import app as link_app
+from qkdd.control.live_cli import app as live_app
 from qkdd.control.zeroise_cli import app as zeroise_app
 from qkdd.core import console
 from qkdd.core.errors import QkddError
@@ -44,6 +45,7 @@ app.add_typer(firmware_app, name="firmware")
 app.add_typer(link_app, name="link")
 app.add_typer(audit_app, name="audit")
 app.add_typer(kms_app, name="kms")
+app.add_typer(live_app)  # `top`, `align`
 app.add_typer(zeroise_app)  # `zeroise`, `rebootstrap`
 
 _console = console.output()

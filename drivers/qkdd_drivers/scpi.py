@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
+from qkdd.core.clock import Clock
+from qkdd.core.counters import Meter
 from qkdd.device import errors
 from qkdd.device.config import DeviceConfig
 from qkdd.device.driver import serial_port
@@ -16,6 +18,7 @@ from qkdd.device.roles import Identity
 from qkdd.device.transport import ByteLink, ByteReader, FrameError, Refused, Stranger
 from qkdd.device.visa_link import LIBRARY
 from qkdd_drivers.dialogue import DialogueDriver, text_line
+from qkdd_drivers.options import read_options
 
 T = TypeVar("T")
 
@@ -32,6 +35,12 @@ class ScpiDriver(DialogueDriver):
     """Empty for an instrument without an error queue."""
     end: ClassVar[bytes] = _LINE_FEED
     """What ends a command. Answers end with a line feed, after a carriage return or not."""
+    options: ClassVar[dict[str, str]] = {"visa_library": LIBRARY}
+    """The keys of the device's `options` with their usual values."""
+
+    def __init__(self, name: str, config: DeviceConfig, links: Sequence[ByteLink], clock: Clock, meter: Meter) -> None:
+        super().__init__(name, config, links, clock, meter)
+        read_options(name, config.options, self.options)
 
     @classmethod
     def links(cls, config: DeviceConfig) -> tuple[ByteLink, ...]:

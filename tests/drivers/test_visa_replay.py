@@ -375,3 +375,10 @@ def test_whatever_answers_becomes_a_value_or_a_protocol_error(text: str) -> None
             parse(text)
         except (FrameError, Refused, Stranger):
             continue
+
+
+@pytest.mark.parametrize("kind", [Pm100d, Cld1015, Id120, Spd, Quantis])
+def test_an_option_that_is_none_is_refused(kind: type[Any]) -> None:
+    config = DeviceConfig(driver="any", port="usb://0aba:0102/A1", options={"visa_libary": "@ivi"})
+    with replay() as link, pytest.raises(errors.DeviceConfigError, match=r"device\.options\.visa_libary: unknown"):
+        kind("device", config, [link], FakeClock(), RecordingMeter())

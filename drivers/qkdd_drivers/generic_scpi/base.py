@@ -27,6 +27,7 @@ class MappedDriver(ScpiDriver, Generic[M]):
     """A driver that reads from a mapping file what its instrument understands."""
 
     kind: ClassVar[type[Mapping]]
+    options: ClassVar[dict[str, str]] = {"visa_library": LIBRARY, "mapping": ""}
 
     def __init__(self, name: str, config: DeviceConfig, links: Sequence[ByteLink], clock: Clock, meter: Meter) -> None:
         super().__init__(name, config, links, clock, meter)

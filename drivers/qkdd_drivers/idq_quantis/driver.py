@@ -20,6 +20,7 @@ from qkdd.device.roles import Identity
 from qkdd.device.transport import ByteLink, Refused, Stranger, TimedOut
 from qkdd.device.usb_link import UsbBulkLink
 from qkdd_drivers.idq_quantis import protocol as quantis
+from qkdd_drivers.options import read_options
 
 _ANSWER = 1.0  # seconds; the vendor's own time-out
 _MOST = 1 << 20  # bytes asked for at once
@@ -40,10 +41,10 @@ class Quantis(Driver):
 
     def __init__(self, name: str, config: DeviceConfig, links: Sequence[ByteLink], clock: Clock, meter: Meter) -> None:
         super().__init__(name, config, links, clock, meter)
-        claim = config.options.get("entropy_per_bit", _CLAIM)
-        if isinstance(claim, bool) or not isinstance(claim, (int, float)) or not 0.0 < claim <= 1.0:
-            raise errors.DeviceConfigError(f"devices.{name}.options.entropy_per_bit: {claim!r} lies outside 0 to 1")
-        self._claim = float(claim)
+        claim = float(read_options(name, config.options, {"entropy_per_bit": _CLAIM})["entropy_per_bit"])
+        if not 0.0 < claim <= 1.0:
+            raise errors.DeviceConfigError(f"devices.{name}.options.entropy_per_bit: {claim:g} lies outside 0 to 1")
+        self._claim = claim
         self._test = HealthTest(self._claim)
 
     @classmethod

@@ -7,6 +7,7 @@ raised before the site has said in `limits` how far it may go.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
@@ -28,6 +29,7 @@ class Spd(ScpiDriver):
 
     error_query = ""
     end = b"\r\n"
+    options: ClassVar[dict[str, str]] = {}
 
     bias_voltage = Field(
         doc="Control bias of the avalanche diode",

@@ -179,12 +179,13 @@ def _template(key: str, text: str, allowed: set[str], needed: set[str]) -> Itera
         yield key, f"{text!r} has characters that no command has", "leave out line ends: `end` gives them"
     try:
         found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        if unknown := found - allowed:
+            yield key, f"{text!r} has the placeholder {_braced(unknown)}", f"known here: {_braced(allowed)}"
+            return
         text.format(value=1.5, detector=1)
     except (ValueError, KeyError, IndexError, AttributeError) as error:
         yield key, f"{text!r}: {type(error).__name__}: {error}", f"placeholders: {_braced(allowed)}"
         return
-    if found - allowed:
-        yield key, f"{text!r} has the placeholder {_braced(found - allowed)}", f"known here: {_braced(allowed)}"
     if needed - found:
         yield key, f"{text!r} lacks {_braced(needed)}", ""
 

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from qkdd.core.config import Section
 from qkdd.core.units import Seconds
+from qkdd.keys.sinks.config import ExecSink, FileSink, KmipSink, Pkcs11Sink, VaultSink
 
 
 class KeysConfig(Section, frozen=True):
-    """`certificate`, `key`, `trust`, `crl`, `groups` are paths and names as in `[peer]`, for the TLS to the KMS."""
+    """`certificate`, `key`, `trust`, `crl`, `groups` are paths and names as in `[peer]`, for the TLS to the KMS.
 
-    kms_url: str
-    kms_id: str
-    certificate: str
-    key: str
-    trust: str
-    crl: str
+    With one of `file`, `exec`, `vault`, `pkcs11`, `kmip` key goes there instead, and nothing of the KMS is needed.
+    """
+
+    kms_url: str = ""
+    kms_id: str = ""
+    certificate: str = ""
+    key: str = ""
+    trust: str = ""
+    crl: str = ""
+    file: FileSink | None = None
+    exec: ExecSink | None = None
+    vault: VaultSink | None = None
+    pkcs11: Pkcs11Sink | None = None
+    kmip: KmipSink | None = None
     groups: tuple[str, ...] = ("SecP384r1MLKEM1024", "X25519MLKEM768")
     # Masks are kept for this many blocks; the first accepted block fills the reserve before an application gets a bit.
     auth_reserve_blocks: int = 16
@@ -27,13 +37,38 @@ class KeysConfig(Section, frozen=True):
     chunks_per_call: int = 16
 
     @property
+    def sinks(self) -> list[str]:
+        """Which of the other sinks are configured; at most one in a checked configuration."""
+        return [name for name in ("file", "exec", "vault", "pkcs11", "kmip") if getattr(self, name) is not None]
+
+    @property
+    def target(self) -> str:
+        """Where key goes, for logs and events: the KMS's id or the kind of sink."""
+        return self.sinks[0] if self.sinks else self.kms_id
+
+    def secret_files(self) -> list[Path]:
+        """Files with a key, token or PIN for the way to the KMS or sink."""
+        vault = self.vault.token_file if self.vault is not None else ""
+        pin = self.pkcs11.pin_file if self.pkcs11 is not None else ""
+        kmip = self.kmip.key if self.kmip is not None else ""
+        return [Path(text) for text in (self.key, vault, pin, kmip) if text]
+
+    @property
     def mask_target(self) -> int:
         """Masks that a direction holds when the reserve is full."""
         return self.auth_reserve_blocks * self.auth_tags_per_block
 
     def check(self) -> Iterator[tuple[str, str, str]]:
+        if len(self.sinks) > 1:
+            yield self.sinks[1], f"key already goes to {self.sinks[0]}", "name one sink"
+        if self.sinks and self.kms_url:
+            yield "kms_url", f"key already goes to {self.sinks[0]}", "name a KMS or another sink, not both"
+        needed = ("kms_id", "certificate", "key", "trust", "crl")
+        for name in () if self.sinks else needed:
+            if not getattr(self, name):
+                yield name, "is missing", "add it; the example configuration shows its form"
         url = urlsplit(self.kms_url)
-        if url.scheme != "https" or not url.hostname or url.path.rstrip("/") or url.query:
+        if not self.sinks and (url.scheme != "https" or not url.hostname or url.path.rstrip("/") or url.query):
             yield "kms_url", f"{self.kms_url!r} is not of the form https://host:port", "give the KMS's node plane"
         if self.auth_reserve_blocks < 2:
             yield "auth_reserve_blocks", "a reserve below two blocks cannot survive one crash", "use 16"

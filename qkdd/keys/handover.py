@@ -1,7 +1,8 @@
 """Hand-over of committed chunks to the node's KMS in the shape of ETSI GS QKD 020 (`POST /kmapi/v1/ext_keys`, sync mode).
 
 The intent is on disk before a chunk is sent; only 400 and 401 prove that nothing was stored, after anything else the same
-call is repeated until the KMS acknowledges it. The KMS knows chunks by id, so a repetition stores nothing twice.
+call is repeated until the KMS acknowledges it. The KMS knows chunks by id, so a repetition stores nothing twice. Other sinks
+(`qkdd.keys.sinks`) go through the same states.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from qkdd.core.errors import QkddError
 from qkdd.core.secret import Secret
 from qkdd.keys.config import KeysConfig
 from qkdd.keys.errors import HandOverFailed, HandOverRefused
+from qkdd.keys.sinks.contract import Item, Sink
+from qkdd.keys.sinks.factory import make_sink
 from qkdd.keys.spool import BlockRecord, Spool
 from qkdd.peer.tls import TlsProfile
 
@@ -58,7 +61,10 @@ def tls_profile(config: KeysConfig) -> TlsProfile:
 
 
 class HandOver:
-    """Pushes what waits in the spool. `context` is the TLS context for `tls_profile(config)`."""
+    """Pushes what waits in the spool to the KMS, or to the sink that the configuration names.
+
+    `context` is the TLS context for `tls_profile(config)`; None for another sink.
+    """
 
     def __init__(
         self,
@@ -68,7 +74,7 @@ class HandOver:
         node_id: str,
         peer_id: str,
         link: str,
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | None,
         clock: Clock,
         meter: Meter,
         audit: AuditLog | None = None,
@@ -76,6 +82,7 @@ class HandOver:
         self._config, self._spool = config, spool
         self._node, self._peer, self._link = node_id, peer_id, link
         self._context, self._clock, self._meter, self._audit = context, clock, meter, audit
+        self._sink = make_sink(config, clock)
         self._wake = asyncio.Event()
         self._client: aiohttp.ClientSession | None = None
         self.connected = False
@@ -94,6 +101,8 @@ class HandOver:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+        if self._sink is not None:
+            await self._sink.close()
 
     async def run(self, backoff: Backoff) -> None:
         """Push for ever. `backoff(n)` gives the seconds to wait after the n-th failure in a row (the supervisor's policy).
@@ -110,11 +119,11 @@ class HandOver:
                 except QkddError as error:
                     failures += 1
                     if failures == 1:
-                        _LOG.warning("hand-over stopped", kms=self._config.kms_id, **log.error_fields(error))
+                        _LOG.warning("hand-over stopped", kms=self._config.target, **log.error_fields(error))
                     await self._clock.sleep(backoff(failures))
                     continue
                 if failures:
-                    _LOG.info("hand-over goes on", kms=self._config.kms_id, failures=failures)
+                    _LOG.info("hand-over goes on", kms=self._config.target, failures=failures)
                 failures = 0
                 await self._wake.wait()
         finally:
@@ -136,7 +145,8 @@ class HandOver:
         await self._spool.release()  # what a crash left between acknowledgement and erasure
         chosen: list[bytes] = []
         size = 0
-        for record in await self._spool.waiting(self._config.chunks_per_call):
+        most = self._config.chunks_per_call if self._sink is None else 1  # a chunk is hundreds of keys for a sink
+        for record in await self._spool.waiting(most):
             if chosen and size + record.bytes > _CALL_BYTES:
                 break
             chosen.append(record.id)
@@ -144,19 +154,19 @@ class HandOver:
         if not chosen:
             return 0
         offered = await self._spool.offer(chosen)
-        body = self._body(offered)
-        for _, chunk in offered:
-            chunk.wipe()
-        status, answer = await self._post(body)
         ids = [record.id for record, _ in offered]
-        if status in (400, 401):
+        try:
+            relayed = await (self._to_sink(self._sink, offered) if self._sink is not None else self._to_kms(offered))
+        except HandOverRefused:
             await self._spool.refuse(ids)
             self._mark(False)
-            raise HandOverRefused(f"{self._config.kms_url}: {status} {_problem(answer)}", status=status)
-        if status != 200:
+            raise
+        except HandOverFailed:
             self._mark(False)
-            raise HandOverFailed(f"{self._config.kms_url}: {status} {_problem(answer)}", status=status)
-        relayed = self._relayed(answer)
+            raise
+        finally:
+            for _, chunk in offered:
+                chunk.wipe()
         done = [record for record, _ in offered if record.chunk_id in relayed]
         await self._spool.acknowledge([record.id for record in done])
         await self._spool.release()
@@ -165,28 +175,42 @@ class HandOver:
             self._meter.add("qkdd_keys_handed_over_total")
             self._meter.observe("qkdd_key_hand_over_seconds", max(0.0, self._clock.wall() - record.created))
             if self._audit is not None:
-                self._audit.write("chunk released", chunk=record.chunk_id, kms=self._config.kms_id, bytes=record.bytes)
+                self._audit.write("chunk released", chunk=record.chunk_id, kms=self._config.target, bytes=record.bytes)
         if len(done) < len(ids):
-            raise HandOverFailed(f"{self._config.kms_url}: acknowledged {len(done)} of {len(ids)} chunks")
+            raise HandOverFailed(f"{self._config.target}: acknowledged {len(done)} of {len(ids)} chunks")
         return len(done)
 
     def _mark(self, connected: bool) -> None:
         self.connected = connected
         self._meter.set("qkdd_kms_up", float(connected))
 
+    async def _to_sink(self, sink: Sink, offered: list[tuple[BlockRecord, Secret]]) -> set[str]:
+        return await sink.store([Item(record.chunk_id, chunk, self._about(record)) for record, chunk in offered])
+
+    async def _to_kms(self, offered: list[tuple[BlockRecord, Secret]]) -> set[str]:
+        """Ids that the KMS acknowledged."""
+        status, answer = await self._post(self._body(offered))
+        if status in (400, 401):
+            raise HandOverRefused(f"{self._config.kms_url}: {status} {_problem(answer)}", status=status)
+        if status != 200:
+            raise HandOverFailed(f"{self._config.kms_url}: {status} {_problem(answer)}", status=status)
+        return self._relayed(answer)
+
+    def _about(self, record: BlockRecord) -> dict[str, object]:
+        return {
+            "link": self._link,
+            "index": record.sequence,
+            "class": "its",
+            "auth": record.details.get("auth"),
+            "proof": record.details.get("proof"),
+            "epsilon": record.details.get("eps"),
+        }
+
     def _body(self, offered: list[tuple[BlockRecord, Secret]]) -> bytes:
         keys = []
         for record, chunk in offered:
-            about = {
-                "link": self._link,
-                "index": record.sequence,
-                "class": "its",
-                "auth": record.details.get("auth"),
-                "proof": record.details.get("proof"),
-                "epsilon": record.details.get("eps"),
-            }
             value = base64.b64encode(chunk.reveal()).decode("ascii")
-            keys.append({"key_id": record.chunk_id, "value": value, "extension": {EXTENSION: about}})
+            keys.append({"key_id": record.chunk_id, "value": value, "extension": {EXTENSION: self._about(record)}})
         return msgspec.json.encode(
             {
                 "keys": keys,
@@ -198,6 +222,8 @@ class HandOver:
 
     async def _post(self, body: bytes) -> tuple[int, bytes]:
         if self._client is None:
+            if self._context is None:
+                raise AssertionError("a hand-over to a KMS has a TLS context")
             connector = aiohttp.TCPConnector(ssl=self._context, limit=2)
             self._client = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         url = self._config.kms_url.rstrip("/") + "/kmapi/v1/ext_keys"

@@ -162,7 +162,7 @@ def absolute(config: NodeConfig, base: Path, environment: Mapping[str, str]) -> 
         control=replace(config.control, socket=place(config.control.socket)),
         devices={name: resolved(device, base) for name, device in config.devices.items()},
         peer=files(config.peer),
-        keys=files(config.keys),
+        keys=_sinks_resolved(files(config.keys), place),
         zeroise=replace(
             config.zeroise,
             also=tuple(place(path) for path in config.zeroise.also),
@@ -170,6 +170,15 @@ def absolute(config: NodeConfig, base: Path, environment: Mapping[str, str]) -> 
         ),
         firmware=replace(config.firmware, trust=tuple(place(path) for path in config.firmware.trust)),
     )
+
+
+def _sinks_resolved(keys: KeysConfig, place: Callable[[str], str]) -> KeysConfig:
+    """Paths of the other sinks; the shared library of an HSM and programs stay as written."""
+    for name in keys.sinks:
+        sink = getattr(keys, name)
+        paths = {n: place(v) for n in ("directory", "token_file", "pin_file", *_FILES) if (v := getattr(sink, n, None))}
+        keys = msgspec.structs.replace(keys, **{name: msgspec.structs.replace(sink, **paths)})
+    return keys
 
 
 def _credentials(config: NodeConfig) -> Iterator[Finding]:

@@ -256,7 +256,7 @@ class Daemon:
             node_id=self.config.node.id,
             peer_id=self.config.peer.peer_id,
             link=self.config.link.name,
-            context=client_context(tls_profile(keys), self.clock),
+            context=None if keys.sinks else client_context(tls_profile(keys), self.clock),
             clock=self.clock,
             meter=self.meter,
             audit=self.rooms.audit,
@@ -266,7 +266,7 @@ class Daemon:
             while True:
                 while count := await hand_over.push_once():
                     beat()
-                    self.events.publish("keys.delivered", kms=keys.kms_id, chunks=count)
+                    self.events.publish("keys.delivered", kms=keys.target, chunks=count)
                 up()  # with nothing to hand over the KMS is not asked: no news is good news
                 await beating(hand_over.wait_for_work(), beat, self.clock)
         finally:

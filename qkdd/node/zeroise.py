@@ -53,7 +53,8 @@ class Zeroiser:
 
     async def zeroise(self, reason: str) -> Report:
         config, state = self._config, Path(self._config.node.state_directory)
-        keys = [Path(p) for p in (config.node.master_key, config.peer.key, config.keys.key, *config.zeroise.also)]
+        keys = [Path(config.node.master_key), Path(config.peer.key), *config.keys.secret_files()]
+        keys += [Path(path) for path in config.zeroise.also]
         report = await asyncio.to_thread(zeroise, state, keys, store_files(state / STORE), reason, self._clock.wall())
         _LOG.critical("zeroised", reason=reason, seconds=report.seconds, erased=report.erased, failed=report.failed)
         self._audit.write("zeroised", reason=reason, erased=report.erased, failed=list(report.failed))

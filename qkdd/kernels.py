@@ -51,6 +51,7 @@ __all__ = [
     "class_counts",
     "clock_histogram",
     "clock_search",
+    "core_is_free",
     "crc32c",
     "decode_a1",
     "decode_soft",
@@ -76,6 +77,7 @@ __all__ = [
     "symbol_decode",
     "symbol_encode",
     "toeplitz",
+    "toeplitz_halves",
     "toeplitz_packed",
     "toeplitz_workspace",
     "unpack_bits",
@@ -200,6 +202,7 @@ symbol_decode = _raising(_slots.symbol_decode)
 
 toeplitz = _raising(_hashing.toeplitz)
 toeplitz_packed = _raising(_hashing.toeplitz_packed)
+toeplitz_halves = _raising(_hashing.toeplitz_halves)
 toeplitz_workspace = _raising(_hashing.toeplitz_workspace)
 poly_hash = _raising(_hashing.poly_hash)
 gf2_128_multiply = _raising(_hashing.gf2_128_multiply)
@@ -255,6 +258,11 @@ def select_variant(name: str | None) -> None:
         _variants.select(name)
     except StatusError as error:
         raise KernelVariant(error.message) from None
+
+
+def core_is_free() -> bool:
+    """Whether a second core has nothing to do: the machine's load of the last minute leaves one idle beside us."""
+    return len(os.sched_getaffinity(0)) - os.getloadavg()[0] >= 1.0
 
 
 async def run(func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

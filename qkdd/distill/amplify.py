@@ -19,6 +19,8 @@ from qkdd.distill.messages import Amplified, AmplifySeed
 from qkdd.distill.wire import Bits, bytes_of_size, receive
 from qkdd.peer import PeerSession
 
+_WORTH_TWO_CORES = 1 << 22  # bits; below, starting a thread and cutting the seed cost what is won
+
 
 def random_bits(count: int) -> bytes:
     """`count` random bits, packed, unused bits of the last byte 0."""
@@ -32,7 +34,9 @@ def hashed(key: Bits, seed: bytes, length: int) -> bytearray:
     """`ceil(length / 8)` bytes: the key's first `length` bits plus T times the rest, T[i, j] = seed[i - j + n - length - 1]."""
     head, rest = bytearray(kernels.pack_bits(key[:length])), bytearray(kernels.pack_bits(key[length:]))
     try:
-        product = kernels.toeplitz_packed(rest, key.size - length, seed, length)
+        n = key.size - length
+        halves = n >= _WORTH_TWO_CORES and kernels.core_is_free()
+        product = (kernels.toeplitz_halves if halves else kernels.toeplitz_packed)(rest, n, seed, length)
         whole = np.frombuffer(product, np.uint8)  # a view: the sum stands in `product`
         np.bitwise_xor(whole, np.frombuffer(head, np.uint8), out=whole)
         return product

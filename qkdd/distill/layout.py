@@ -28,7 +28,7 @@ SPREAD = 2.6  # standard deviations of a frame's errors above the expected numbe
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """n key bits in `frames` frames that differ by at most one bit, all under the code number `code` of the family with one lifting."""
+    """n key bits in `frames` frames that differ by at most one bit, all under code number `code` with one lifting."""
 
     n: int
     frames: int

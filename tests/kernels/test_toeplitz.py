@@ -148,3 +148,22 @@ def test_refusals():
         kernels.toeplitz(zeros + 2, np.zeros(14, np.uint8), 5)
     with pytest.raises(kernels.KernelMalformed):
         kernels.toeplitz(zeros, np.full(14, 255, np.uint8), 5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 400), st.integers(0, 300), st.integers(0, 2**32))
+def test_two_halves_are_the_whole(n, m, seed):
+    rng = np.random.default_rng(seed)
+    bits, seed_bits = random_bits(rng, n), random_bits(rng, max(n + m - 1, 0))
+    packed = kernels.pack_bits(bits), n, kernels.pack_bits(seed_bits), m
+    assert kernels.toeplitz_halves(*packed) == kernels.toeplitz_packed(*packed)
+
+
+@pytest.mark.parametrize("n", [1 << 20, (1 << 20) + 3, (3 << 18) + 13])
+def test_two_large_halves_are_the_whole(n):
+    rng = np.random.default_rng(n)
+    m = n // 3
+    packed = rng.bytes(n // 8) + bytes(n % 8 > 0), n, kernels.pack_bits(random_bits(rng, n + m - 1)), m
+    assert kernels.toeplitz_halves(*packed) == kernels.toeplitz_packed(*packed)
+    with pytest.raises(kernels.KernelArgument):
+        kernels.toeplitz_halves(packed[0][:-1], *packed[1:])

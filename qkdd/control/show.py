@@ -129,7 +129,7 @@ def fields(body: list[dict[str, Any]]) -> RenderableType:
         if isinstance(value, float):
             value = number(value, 6)
         elif isinstance(value, list):
-            value = ", ".join(number(v, 6) for v in value)
+            value = ", ".join(number(v, 6) if isinstance(v, float) else str(v) for v in value)
         mark = "yes" if f["settable"] else ""
         table.add_row(f["name"], escape(str(value)), f["unit"], limits, mark, escape(f["doc"]))
     return table

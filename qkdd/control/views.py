@@ -15,6 +15,7 @@ from qkdd.core.local_api import ErrorView
 from qkdd.core.zeroise import ZeroiseView
 
 if TYPE_CHECKING:
+    from qkdd.control.diagnostics_view import DiagnosticsView
     from qkdd.control.firmware_views import FirmwareControl
     from qkdd.control.overview import AlignView, OverviewView
     from qkdd.control.security_views import AdviceView, SecurityView
@@ -55,7 +56,7 @@ class FieldView(View, frozen=True):
     """A field of a device: value in its SI unit, limits that apply (hardware ∩ site)."""
 
     name: str
-    value: Scalar | list[float]
+    value: Scalar | list[float | str | bool]
     unit: str
     settable: bool
     low: float | None
@@ -242,6 +243,9 @@ class NodeControl(Protocol):
 
     def overview(self) -> OverviewView:
         """Everything that a live view shows."""
+
+    async def diagnostics(self) -> DiagnosticsView:
+        """For support; no key material."""
 
     def align_view(self) -> AlignView | None:
         """The last opened stretch; None before the first one."""

@@ -251,7 +251,7 @@ class Devices:
         for field_name, field in driver.fields.items():
             values = await driver.get(field_name) if field.readable else ()
             limits = driver.limits(field_name) if field.range is not None else None
-            single = values[0] if len(values) == 1 else [float(v) for v in values if not isinstance(v, str)]
+            single = values[0] if len(values) == 1 else [v if isinstance(v, (str, bool)) else float(v) for v in values]
             shown.append(
                 views.FieldView(
                     name=field_name,

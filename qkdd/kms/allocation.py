@@ -38,6 +38,18 @@ class Allocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the bytes of a draw come from. epsilon: the sum of what is claimed for its chunks; None if one claims nothing."""
+
+    links: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()  # watched folders; nothing for our own nodes
+    epsilon: float | None = None
+
+
+UNKNOWN = Origin()
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """The other site's ranges and ours do not fit: one of the stores was restored. `cursor`: first free byte here."""
 
@@ -63,6 +75,7 @@ class Fetched:
     slaves: tuple[str, ...]
     again: bool
     key_class: KeyClass = KeyClass.ITS
+    origin: Origin = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

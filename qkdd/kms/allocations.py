@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from qkdd.core.database import is_alive, owner
 from qkdd.core.errors import StorageFailed
 from qkdd.core.sealing import Sealer
 from qkdd.kms import chunks
-from qkdd.kms.allocation import EVERYTHING, Allocation, Conflict, Fetched, FetchRefused, Piece, from_row
+from qkdd.kms.allocation import EVERYTHING, Allocation, Conflict, Fetched, FetchRefused, Origin, Piece, from_row
 from qkdd.kms.classes import KeyClass
 from qkdd.kms.key_ids import key_id, split
 from qkdd.kms.mixing import Mixer
@@ -73,7 +74,7 @@ _DELIVERED = (
     .returning(ALLOCATIONS.c.expected)
 )
 _SEALED = (
-    sa.select(CHUNKS.c.row, CHUNKS.c.chunk_id, MATERIAL.c.sealed)
+    sa.select(CHUNKS.c.row, CHUNKS.c.chunk_id, CHUNKS.c.link, CHUNKS.c.about, MATERIAL.c.sealed)
     .join(MATERIAL, MATERIAL.c.row == CHUNKS.c.row)
     .where(CHUNKS.c.chunk_id.in_(sa.bindparam("ids", expanding=True)))
 )
@@ -208,7 +209,9 @@ def give_up(connection: sa.Connection, allocation_id: bytes) -> None:
     )
 
 
-def deliver(connection: sa.Connection, sealer: Sealer, own: str, peer: str, allocation: Allocation) -> bytes:
+def deliver(
+    connection: sa.Connection, sealer: Sealer, own: str, peer: str, allocation: Allocation
+) -> tuple[bytes, Origin]:
     """`reserved → delivered`: the keys for the master, one behind the other. To be called once the other site has recorded
     the allocation.
 
@@ -217,7 +220,7 @@ def deliver(connection: sa.Connection, sealer: Sealer, own: str, peer: str, allo
     changed = connection.execute(_DELIVERED, {"of": allocation.id, "by": owner(connection)}).one_or_none()
     if changed is None:
         raise StorageFailed("the store was lost while a draw was under way; its reservation is no longer ours")
-    text, rows = _text(connection, sealer, allocation)
+    text, rows, origin = _text(connection, sealer, allocation)
     if allocation.mix is not None:
         mixer, size = Mixer(sealer, own, peer, allocation), allocation.key_bytes
         text = b"".join(
@@ -225,7 +228,7 @@ def deliver(connection: sa.Connection, sealer: Sealer, own: str, peer: str, allo
         )
     if not changed.expected:  # every slave is at the other site
         _finish(connection, allocation.id, rows)
-    return text
+    return text, origin
 
 
 def burn(connection: sa.Connection, own: str, peer: str, allocation: Allocation, conflict: Conflict) -> None:
@@ -311,14 +314,15 @@ def fetch(
         wanted.append((text, parts[0], parts[1], given is not None))
     if missing:
         return FetchRefused("missing")
-    texts = {allocation_id: _text(connection, sealer, from_row(row))[0] for allocation_id, row in known.items()}
+    texts = {allocation_id: _text(connection, sealer, from_row(row)) for allocation_id, row in known.items()}
     mixers = {allocation_id: _mixer(sealer, own, row) for allocation_id, row in known.items()}
     result = []
     for text, allocation_id, number, again in wanted:
         row = known[allocation_id]
-        quantum = texts[allocation_id][number * row.key_bytes : (number + 1) * row.key_bytes]
+        text_of, _, origin = texts[allocation_id]
+        quantum = text_of[number * row.key_bytes : (number + 1) * row.key_bytes]
         key = mixers[allocation_id].key(text, quantum)
-        result.append(Fetched(text, key, tuple(json.loads(row.slaves)), again, KeyClass(row.key_class)))
+        result.append(Fetched(text, key, tuple(json.loads(row.slaves)), again, KeyClass(row.key_class), origin))
         if not again:
             connection.execute(DELIVERIES.insert().values(allocation=allocation_id, number=number, sae=slave, time=now))
             connection.execute(
@@ -377,8 +381,8 @@ def expire(connection: sa.Connection, now: float, lifetime: float, window: float
     return len(done), len(old)
 
 
-def _text(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> tuple[bytes, list[int]]:
-    """All keys of an allocation, cut out of the sealed chunks, and the row of each piece's chunk."""
+def _text(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> tuple[bytes, list[int], Origin]:
+    """All keys of an allocation, cut out of the sealed chunks, the row of each piece's chunk, and where they come from."""
     ids = list({chunk_id for chunk_id, _, _ in allocation.pieces})
     found = {c.chunk_id: c for c in connection.execute(_SEALED, {"ids": ids})}
     text = bytearray()
@@ -390,4 +394,14 @@ def _text(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> 
         chunk.wipe()
     whole = bytes(text)
     text[:] = bytes(len(text))
-    return whole, rows
+    return whole, rows, _origin([(c.link, json.loads(c.about)) for c in found.values()])
+
+
+def _origin(parts: list[tuple[str, dict[str, Any]]]) -> Origin:
+    """parts: link and facts of each chunk."""
+    claims: list[Any] = [about.get("epsilon") for _, about in parts]
+    return Origin(
+        links=tuple(sorted({link for link, _ in parts})),
+        sources=tuple(sorted({about["source"] for _, about in parts if "source" in about})),
+        epsilon=None if not claims or None in claims else float(sum(claims)),
+    )

@@ -16,6 +16,7 @@ from qkdd.core.units import Seconds
 from qkdd.core.zeroise import ZeroiseConfig, store_files
 from qkdd.kms.classes import KeyClass
 from qkdd.kms.exchange import CURVES
+from qkdd.kms.sources import SourceConfig
 from qkdd.peer.tls import Suite, TlsProfile
 
 
@@ -220,6 +221,7 @@ class KmsConfig(Section, frozen=True, kw_only=True):
     limits: Limits = Limits()
     hybrid: HybridExchange = HybridExchange()
     admin: LocalSocket | None = None
+    sources: dict[str, SourceConfig] = {}
     zeroise: ZeroiseConfig = ZeroiseConfig()
 
     def key_files(self) -> list[Path]:
@@ -274,3 +276,9 @@ class KmsConfig(Section, frozen=True, kw_only=True):
             for link in there.links:
                 if links.setdefault(link, peer) != peer:
                     yield f"peers.{peer}.links", f"{link} also leads to {links[link]}", "a link leads to one KMS"
+        folders: dict[str, str] = {}
+        for name, source in self.sources.items():
+            if source.link not in links:
+                yield f"sources.{name}.link", f"no peer has a link {source.link!r}", "name it in `links` of the peer"
+            if folders.setdefault(source.directory, name) != name:
+                yield f"sources.{name}.directory", f"is also that of {folders[source.directory]}", "one folder each"

@@ -180,6 +180,12 @@ def container(keys: Sequence[Key]) -> bytes:
     for key in keys:
         entry: dict[str, Any] = {"key_ID": key.key_id, "key": base64.b64encode(key.key).decode("ascii")}
         extension: dict[str, Any] = {CLASS_EXTENSION: key.key_class}
+        if key.origin.links:
+            extension["qkdd_links"] = key.origin.links
+        if key.origin.sources:
+            extension["qkdd_sources"] = key.origin.sources
+        if key.origin.epsilon is not None:
+            extension["qkdd_epsilon"] = key.origin.epsilon
         if len(key.slaves) > 1:
             extension[MULTICAST_EXTENSION] = len(key.slaves)
         if key.synthetic:

@@ -34,6 +34,7 @@ from qkdd.kms.rotation import Rotation, siblings
 from qkdd.kms.schema import kms_store
 from qkdd.kms.service import KeyService
 from qkdd.kms.skip import Skip
+from qkdd.kms.sources import WatchedFolder
 from qkdd.peer.audit_key import CertificateSigner
 from qkdd.peer.tls import Suite, TlsContext, client_context, self_test, server_context
 
@@ -152,6 +153,8 @@ class KmsServer:
         async with asyncio.TaskGroup() as group:
             group.create_task(service.run_background())
             group.create_task(self._idle.run())
+            for name, source in self.config.sources.items():
+                group.create_task(WatchedFolder(name, source, service, self._clock, self.meter).run())
             group.create_task(TamperWatch(self.config.zeroise, self._clock, self.meter, self._tampered).run())
 
     @property

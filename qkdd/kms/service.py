@@ -22,7 +22,7 @@ from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
 from qkdd.core.zeroise import Zeroised
 from qkdd.kms import allocations, chunks, revoke, voiding
-from qkdd.kms.allocation import Allocation, Conflict, Fetched, FetchRefused
+from qkdd.kms.allocation import UNKNOWN, Allocation, Conflict, Fetched, FetchRefused, Origin
 from qkdd.kms.classes import ClassPolicy, Fallback, KeyClass
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.errors import (
@@ -97,14 +97,16 @@ class Key:
     slaves: tuple[str, ...]
     synthetic: bool = False  # from `qkdd-kms dev-pair`: no secret
     key_class: KeyClass = KeyClass.ITS
+    origin: Origin = UNKNOWN
 
 
 class KeyBatch(Sequence[Key]):
     """The keys of one draw; a key's id is made when it is asked for."""
 
-    def __init__(self, allocation: Allocation, text: bytes, synthetic: bool) -> None:
+    def __init__(self, allocation: Allocation, text: bytes, synthetic: bool, origin: Origin = UNKNOWN) -> None:
         """text: the keys one behind the other."""
         self._allocation, self._text, self._synthetic = allocation, text, synthetic
+        self._origin = origin
 
     def __len__(self) -> int:
         return self._allocation.amount
@@ -122,7 +124,9 @@ class KeyBatch(Sequence[Key]):
         size = self._allocation.key_bytes
         key = self._text[number * size : (number + 1) * size]
         allocation = self._allocation
-        return Key(key_id(allocation.id, number), key, allocation.slaves, self._synthetic, allocation.key_class)
+        return Key(
+            key_id(allocation.id, number), key, allocation.slaves, self._synthetic, allocation.key_class, self._origin
+        )
 
     def __repr__(self) -> str:
         return f"KeyBatch({len(self)} keys of {8 * self._allocation.key_bytes} bits)"
@@ -404,7 +408,7 @@ class KeyService:
             try:
                 conflict = await self._announce(peer, allocation)
                 if conflict is None:
-                    text = await self._run(allocations.deliver, self._sealer, self.own, peer, allocation)
+                    text, origin = await self._run(allocations.deliver, self._sealer, self.own, peer, allocation)
                 elif conflict is STALE:
                     self._hybrid.forget(peer)
                     await self._run(allocations.give_up, allocation.id)
@@ -429,7 +433,7 @@ class KeyService:
                 await self._audit.settled()
                 self._meter.add("qkdd_kms_keys_drawn_total", amount)
                 self._meter.add("qkdd_kms_class_keys_total", amount, key_class=shape.key_class)
-                return KeyBatch(allocation, text, self._synthetic)
+                return KeyBatch(allocation, text, self._synthetic, origin)
         if conflict is STALE:
             raise ExchangeRefused(f"{peer} opens none of our offers", peer=peer)
         raise NotEnoughKey("not enough key in the pool that both sites agree on", bits=8 * key_bytes * amount)
@@ -479,7 +483,7 @@ class KeyService:
         self._audit.write("keys fetched", master=master, slave=slave, count=len(result), again=again, first=ids[0])
         await self._audit.settled()
         self._meter.add("qkdd_kms_keys_fetched_total", len(result))
-        return [Key(f.key_id, f.key, f.slaves, self._synthetic, f.key_class) for f in result]
+        return [Key(f.key_id, f.key, f.slaves, self._synthetic, f.key_class, f.origin) for f in result]
 
     # what the other KMS asks of us
 

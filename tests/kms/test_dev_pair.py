@@ -92,7 +92,7 @@ def test_a_real_store_takes_no_synthetic_key(play: Any) -> None:
         await sites.feed(0)
         status, answer, _ = await sites.sae("alice", "GET", "sae-bob/enc_keys")
         assert status == 200
-        assert answer["keys"][0]["key_extension"] == {"qkdd_class": "its"}
+        assert answer["keys"][0]["key_extension"] == {"qkdd_class": "its", "qkdd_links": ["a-b"]}
         assert b"synthetic" not in sites.servers["alice"].meter.text()
         await sites.stop("alice")
         with pytest.raises(StoreMismatch):

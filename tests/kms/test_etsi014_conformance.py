@@ -230,7 +230,11 @@ def test_multicast_to_two_slaves(play: Play) -> None:
         body = {"additional_slave_SAE_IDs": ["sae-alice"]}
         status, answer, _ = await sites.sae("alice", "POST", "sae-bob/enc_keys", body)
         assert status == 200
-        assert answer["keys"][0]["key_extension"] == {"qkdd_class": "its", "qkdd_shared_with": 2}
+        assert answer["keys"][0]["key_extension"] == {
+            "qkdd_class": "its",
+            "qkdd_links": ["a-b"],
+            "qkdd_shared_with": 2,
+        }
         for site in SITES:
             path = f"sae-alice/dec_keys?key_ID={answer['keys'][0]['key_ID']}"
             assert (await sites.sae(site, "GET", path))[:2] == (200, answer)

@@ -19,7 +19,9 @@ from rich.console import RenderableType
 from qkdd import __version__
 from qkdd.control import show
 from qkdd.control.audit_cli import app as audit_app
+from qkdd.control.blocks_cli import app as blocks_app
 from qkdd.control.client import DEFAULT_SOCKET, ControlClient, Refused
+from qkdd.control.diag_cli import app as diag_app
 from qkdd.control.errors import NoDaemon
 from qkdd.control.firmware_cli import app as firmware_app
 from qkdd.control.kms_cli import app as kms_app
@@ -45,6 +47,8 @@ app.add_typer(firmware_app, name="firmware")
 app.add_typer(link_app, name="link")
 app.add_typer(audit_app, name="audit")
 app.add_typer(kms_app, name="kms")
+app.add_typer(blocks_app, name="blocks")
+app.add_typer(diag_app)  # `diag`
 app.add_typer(live_app)  # `top`, `align`
 app.add_typer(zeroise_app)  # `zeroise`, `rebootstrap`
 
@@ -138,18 +142,6 @@ def devices(
         _show(lambda: client.get("/v1/devices"), show.devices, as_json)
     else:
         _show(lambda: client.get(f"/v1/devices/{name}/fields"), show.fields, as_json)
-
-
-@app.command(epilog="Example: qkdctl blocks --limit 50")
-def blocks(
-    context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
-    as_json: JsonOption = False,
-    socket: SocketOption = None,
-) -> None:
-    """The last blocks: accepted or why not, error rate, leak, secret bits."""
-    client = _client(context, socket)
-    _show(lambda: client.get("/v1/blocks", limit=limit), show.blocks, as_json)
 
 
 @app.command(epilog="Example: qkdctl keys")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from qkdd.control import views
+from qkdd.control.diagnostics_view import DiagnosticsView
 from qkdd.control.events import Event
 from qkdd.control.firmware_views import FirmwareOrder, FirmwareView, ImageView
 from qkdd.control.overview import AlignView, OverviewView
@@ -53,6 +54,10 @@ async def _keys(node: views.NodeControl, _call: Call) -> Any:
 
 async def _errors(node: views.NodeControl, _call: Call) -> Any:
     return node.errors()
+
+
+async def _diagnostics(node: views.NodeControl, _call: Call) -> Any:
+    return await node.diagnostics()
 
 
 async def _overview(node: views.NodeControl, _call: Call) -> Any:
@@ -148,6 +153,14 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/keys", V, "Stock of key and budgets; never key bytes.", views.KeysView, _keys),
     Route("GET", "/v1/errors", V, "Error codes that came up since the start.", list[views.ErrorCount], _errors),
     Route("GET", "/v1/overview", V, "Everything that a live view shows.", OverviewView, _overview),
+    Route(
+        "GET",
+        "/v1/diagnostics",
+        A,
+        "For support: configuration without secrets, log, metrics, self-test.",
+        DiagnosticsView,
+        _diagnostics,
+    ),
     Route("GET", "/v1/align", V, "The last opened stretch, null before it.", AlignView | None, _align_view),
     Route(
         "POST",

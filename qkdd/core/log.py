@@ -6,10 +6,12 @@ logged: a `Secret` renders as its length, and bytes are refused by the renderer.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
 import sys
+from collections import deque
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -19,7 +21,13 @@ from qkdd.core.errors import QkddError
 
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _JOURNAL_SOCKET = "/run/systemd/journal/socket"
+_RECENT: deque[str] = deque(maxlen=2000)
 _DATAGRAM_LIMIT = 180_000  # longer datagrams would need a memfd
+
+
+def recent() -> list[str]:
+    """The last lines that this process logged, as JSON, oldest first."""
+    return list(_RECENT)
 
 
 def get(room: str) -> structlog.stdlib.BoundLogger:
@@ -39,6 +47,11 @@ def _refuse_bytes(_logger: object, _name: str, event: MutableMapping[str, Any]) 
     for key, value in event.items():
         if isinstance(value, (bytes, bytearray, memoryview)):
             event[key] = f"<{len(value)} bytes>"
+    return event
+
+
+def _remember(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    _RECENT.append(json.dumps(dict(event), default=str, ensure_ascii=False))
     return event
 
 
@@ -83,6 +96,7 @@ def configure(level: str = "info", *, human: bool = False) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         _refuse_bytes,
+        _remember,
     ]
     if _stderr_is_journal():
         processors.append(_Journal())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from qkdd import __version__, kernels
 from qkdd.control import views
+from qkdd.control.diagnostics_view import DiagnosticsView
 from qkdd.control.errors import BadRequest, NotNow
 from qkdd.control.events import EventHub
 from qkdd.control.overview import SHOWN_BLOCKS, AlignView, OverviewView, alarms
@@ -27,6 +28,7 @@ from qkdd.distill import Distiller
 from qkdd.keys import HandOver, tls_profile
 from qkdd.link.session import LinkSession
 from qkdd.link.status import LinkStatus
+from qkdd.node import diagnostics
 from qkdd.node.advice import advice_view
 from qkdd.node.boards import boards_of
 from qkdd.node.config import NodeConfig
@@ -411,6 +413,17 @@ class Daemon:
             time=now, status=status, devices=devices, detectors=self._devices.detectors(), blocks=blocks,
             alarms=alarms(status, devices, blocks, self.errors(), now), align=self.align_view(),
         )  # fmt: skip
+
+    async def diagnostics(self) -> DiagnosticsView:
+        self._refresh_metrics()
+        free = free_ratio(Path(self.config.node.state_directory))
+        return DiagnosticsView(
+            versions=diagnostics.versions(),
+            configuration=diagnostics.plain_config(self.config),
+            log=log.recent(),
+            metrics=self.meter.exposition().decode(),
+            self_test=await diagnostics.self_test(self.config, free, memory_locked=self._memory_locked),
+        )
 
     def align_view(self) -> AlignView | None:
         return self.link_run.align_view()

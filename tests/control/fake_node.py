@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qkdd.control import views
+from qkdd.control.diagnostics_view import Check, DiagnosticsView
 from qkdd.control.errors import NotFound, NotNow
 from qkdd.control.events import EventHub
 from qkdd.control.firmware_views import FirmwareSlotView, FirmwareView, ImageView
@@ -161,6 +162,12 @@ class FakeNode:
                 DetectorView(device="spd", number=n, counts_per_s=1e5 + n, lowest_per_s=300.0) for n in range(4)
             ],
             blocks=blocks, alarms=alarms(status, self.devices(), blocks, [], 1.79e9), align=self.align_view(),
+        )  # fmt: skip
+
+    async def diagnostics(self) -> DiagnosticsView:
+        return DiagnosticsView(
+            versions={"qkdd": "0.1.0"}, configuration={"node": {"id": "alice"}}, log=['{"event": "started"}'],
+            metrics="qkdd_draining 0\n", self_test=[Check(name="disk", ok=False, detail="full")],
         )  # fmt: skip
 
     def align_view(self) -> AlignView | None:

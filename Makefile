@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JUDGES := .judges
 STAMP := $(VENV)/.installed
 
-.PHONY: deb machine example faults judges crash venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
+.PHONY: lock sbom audit deb machine example faults judges crash venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,22 @@ test-all: $(STAMP) ## the test suite with the slow tests
 
 deb: $(STAMP) ## the Debian package, in dist/
 	$(BIN)/python packaging/build_deb.py $(ARGS)
+
+lock: .tools/.installed ## requirements.lock and requirements-dev.lock, with hashes (minutes)
+	.tools/bin/python packaging/lock.py $(ARGS)
+
+sbom: .tools/.installed ## dist/qkdd.cdx.json, the bill of materials of what a node runs (CycloneDX)
+	@mkdir -p dist
+	.tools/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --validate --output-format JSON --output-file dist/qkdd.cdx.json
+
+audit: .tools/.installed ## known vulnerabilities of requirements.lock (needs the vulnerability service of PyPI)
+	.tools/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip
+
+.tools/.installed: packaging/tools-requirements.txt
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 machine: $(STAMP) ## the package on a booted Debian (root, systemd-container, mmdebstrap)
 	$(BIN)/python -m pytest -m machine $(ARGS)

@@ -1,5 +1,7 @@
 """The wheel installs exactly the five import packages, outside the checkout, and they work there."""
 
+import hashlib
+import os
 import subprocess
 import sys
 import zipfile
@@ -11,9 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"qkdd", "qkdd_drivers", "qkdd_fwbridge", "qkdd_hil", "qkdd_native"}
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
+def build(out: Path) -> Path:
+    """The wheel, made in a folder of its own; the date that may stand in archives is that of no particular day."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     command += [
         "--disable-pip-version-check",
@@ -21,10 +22,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"--wheel-dir={out}",
         str(ROOT),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     (path,) = out.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.mark.slow
+def test_two_builds_are_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
+    assert hashlib.sha256(build(tmp_path).read_bytes()).hexdigest() == hashlib.sha256(wheel.read_bytes()).hexdigest()
 
 
 def test_exactly_five_names(wheel: Path) -> None:

@@ -181,6 +181,6 @@ class BoardSim(Simulator):
 
     async def _live(self) -> None:
         while True:
-            behind = self._clock() - self._polled > _SLICE
+            behind = self._away is None and self._clock() - self._polled > _SLICE
             await asyncio.sleep(0 if behind else _TICK)
             self._flush()

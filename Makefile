@@ -55,6 +55,14 @@ crash: $(STAMP) ## 100 rounds of kill -9 on daemons and KMSs while applications 
 judges: $(STAMP) $(JUDGES)/.installed ## programs that are not ours drive our simulators and read our files (own environment)
 	$(BIN)/python tests/judges/run.py $(JUDGES)/bin/python $(ARGS)
 
+judges-kms: $(STAMP) $(JUDGES)-kms/.installed ## ETSI GS QKD 014: other people's clients, probes and a fuzzer against a pair of KMSs (own environment)
+	$(BIN)/python tests/judges_kms/run.py $(JUDGES)-kms/bin/python $(ARGS)
+
+$(JUDGES)-kms/.installed: tests/judges_kms/requirements.txt
+	$(PYTHON) -m venv $(JUDGES)-kms
+	$(JUDGES)-kms/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 $(JUDGES)/.installed: tests/judges/requirements.txt
 	$(PYTHON) -m venv $(JUDGES)
 	$(JUDGES)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<

@@ -166,7 +166,10 @@ class DevPair:
                 "classical": {**listener("sae.classical", classical), "interfaces": ["etsi014", "skip"]},
             },
             "saes": {f"sae-{site}": {}},
-            "pairs": [{"master": f"sae-{site}", "slave": f"sae-{other}", "peer": f"kms-{other}"}],
+            "pairs": [
+                {"master": f"sae-{site}", "slave": f"sae-{slave}", "peer": f"kms-{other}"}
+                for slave in (other, site)  # itself too: some test programs draw and fetch with one certificate
+            ],
         }
         return msgspec.convert(tree, KmsConfig, dec_hook=units.dec_hook)
 

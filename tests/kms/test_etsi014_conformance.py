@@ -132,6 +132,8 @@ def test_the_table(play: Play) -> None:
                     good = good and isinstance(answer["message"], str) and message in (None, answer["message"])
                 if not good:
                     wrong.append((suite, name, got, answer))
+        total = 2 * len(ROWS)  # on both listeners
+        print(f"conformance table: {total - len(wrong)}/{total}")
         assert wrong == []
 
     play(scenario)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import sys
+import uuid
 from collections import deque
 from collections.abc import MutableMapping
 from typing import Any
@@ -22,6 +24,9 @@ from qkdd.core.errors import QkddError
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _JOURNAL_SOCKET = "/run/systemd/journal/socket"
 _RECENT: deque[str] = deque(maxlen=2000)
+_NAMESPACE = uuid.UUID("5f0b8a1e-6c1d-5b57-9d55-7a1f6d2c4e90")  # of qkdd; never changes
+_NO_FIELD = re.compile(r"[^A-Z0-9_]")
+_NAME_LIMIT = 56  # journald takes names of 64 characters
 _DATAGRAM_LIMIT = 180_000  # longer datagrams would need a memfd
 
 
@@ -62,20 +67,45 @@ class _Journal:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.connect(_JOURNAL_SOCKET)
 
+    def close(self) -> None:
+        self._socket.close()
+
     def __call__(self, _logger: object, _name: str, event: MutableMapping[str, Any]) -> str:
-        fields = {"MESSAGE": str(event.pop("event", "")), "PRIORITY": str(_PRIORITY.get(event.pop("level", "info"), 6))}
-        fields["SYSLOG_IDENTIFIER"] = "qkdd"
-        for key, value in event.items():
-            fields[f"QKD_{key.upper()}"] = str(value)
-        payload = b""
-        for key, text in fields.items():
-            data = text.encode()
-            if b"\n" in data:
-                payload += key.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
-            else:
-                payload += key.encode() + b"=" + data + b"\n"
-        self._socket.send(payload[:_DATAGRAM_LIMIT])
+        self._socket.send(journal_datagram(event))
         raise structlog.DropEvent
+
+
+_journals: list[_Journal] = []
+
+
+def journal_datagram(event: MutableMapping[str, Any]) -> bytes:
+    """One entry in journald's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL): MESSAGE, PRIORITY, MESSAGE_ID, QKD_*.
+
+    A value that is longer than its share of the largest datagram is cut off.
+    """
+    kind = str(event.pop("event", ""))
+    fields = {
+        "MESSAGE": kind,
+        "MESSAGE_ID": message_id(kind, str(event.get("room", ""))),
+        "PRIORITY": str(_PRIORITY.get(event.pop("level", "info"), 6)),
+        "SYSLOG_IDENTIFIER": "qkdd",
+    }
+    for key, value in event.items():
+        fields["QKD_" + _NO_FIELD.sub("_", key.upper())[:_NAME_LIMIT]] = str(value)
+    share = _DATAGRAM_LIMIT // len(fields) - _NAME_LIMIT - 20
+    payload = bytearray()
+    for key, text in fields.items():
+        data = text.encode()[:share]
+        if b"\n" in data:
+            payload += key.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
+        else:
+            payload += key.encode() + b"=" + data + b"\n"
+    return bytes(payload)
+
+
+def message_id(kind: str, room: str) -> str:
+    """MESSAGE_ID of a kind of log line, the same in every version: `journalctl MESSAGE_ID=…` finds all of them."""
+    return uuid.uuid5(_NAMESPACE, f"{room}/{kind}").hex
 
 
 def _stderr_is_journal() -> bool:
@@ -90,6 +120,8 @@ def _stderr_is_journal() -> bool:
 
 def configure(level: str = "info", *, human: bool = False) -> None:
     """Set up logging for a process; called once by each entry point."""
+    while _journals:  # of an earlier call: the level was changed, or the configuration read again
+        _journals.pop().close()
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -99,7 +131,8 @@ def configure(level: str = "info", *, human: bool = False) -> None:
         _remember,
     ]
     if _stderr_is_journal():
-        processors.append(_Journal())
+        _journals.append(_Journal())
+        processors.append(_journals[-1])
     elif human:
         processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
     else:

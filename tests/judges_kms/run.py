@@ -1,7 +1,8 @@
 """Programs that are not ours against a running pair of KMSs: `make judges-kms`.
 
-qkdsec's `doctor`, etsi-qkd-014-client's `qkd014-client`, schemathesis over docs/openapi/etsi014.json, and our own table. Prints
-one line for each judge and, with --show, what it said. Exit code 1 when one finds what is not expected of it (the reason stands beside it).
+qkdsec's `doctor`, etsi-qkd-014-client's `qkd014-client`, schemathesis over docs/openapi/etsi014.json, and our own table.
+Prints one line for each judge and, with --show, what it said. Exit code 1 when one finds what is not expected of it (the
+reason stands beside it).
 """
 
 from __future__ import annotations

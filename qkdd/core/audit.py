@@ -136,7 +136,7 @@ class AuditLog:
         closing = False
         while not closing:
             with self._work:
-                self._work.wait_for(lambda: self._closing or self._pending)
+                self._work.wait_for(lambda: self._closing or self._pending or self._waiters)
                 closing = self._closing
                 waiters, self._waiters = self._waiters, []
                 head = self._sign(closing) if self._failure is None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,31 @@ def test_a_full_disk_loses_nothing_settled(tmp_path: Path, monkeypatch: pytest.M
         await log.settled()
         log.close()
         assert verify(path).lines == 14
+
+    asyncio.run(main())
+
+
+def test_who_waits_while_lines_are_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiter that comes between a write and its end must not be forgotten."""
+
+    async def main() -> None:
+        log = AuditLog(tmp_path / "audit.log", FakeClock())
+        writing, go = threading.Event(), threading.Event()
+        true_sync = os.fdatasync
+
+        def fdatasync(file: int) -> None:
+            writing.set()
+            go.wait(10)
+            true_sync(file)
+
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        log.write("one")
+        await asyncio.to_thread(writing.wait, 10)
+        late = asyncio.create_task(log.settled())
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.wait_for(late, 10)
+        log.close()
 
     asyncio.run(main())
 

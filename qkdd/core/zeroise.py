@@ -24,7 +24,8 @@ from qkdd.core.errors import Kind, QkddError
 
 MARK = "zeroised.json"
 EXIT_ZEROISED = 4  # exit code of a service that was zeroised while it ran
-_AT_MOST = 1 << 20  # bytes of a small file that are overwritten; stores are sealed and only cut
+_AT_MOST = 64 << 20  # bytes of a file that are overwritten
+_PIECE = 1 << 20
 
 
 class Zeroised(QkddError):
@@ -86,10 +87,11 @@ def zeroise(directory: Path, keys: list[Path], stores: list[Path], reason: str, 
     Goes on after every failure; a file that is not there is no failure.
     """
     start = time.monotonic()
-    erased, failed = 0, []
-    for path, overwrite in [(p, True) for p in dict.fromkeys(keys)] + [(p, False) for p in dict.fromkeys(stores)]:
+    erased, failed = 0, list[str]()
+    for path in dict.fromkeys([*keys, *stores]):
         try:
-            erase_file(path, overwrite=overwrite)
+            # a store is sealed and only cut, unless a key that opens it may be left
+            erase_file(path, overwrite=path in keys or bool(failed))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -130,14 +132,15 @@ def store_files(path: Path) -> list[Path]:
 
 
 def erase_file(path: Path, *, overwrite: bool = True) -> None:
-    """Overwrite (a small file), cut and remove, each durable before the next. Raises OSError."""
+    """Overwrite (up to 64 MiB), cut and remove, each durable before the next. Raises OSError."""
     with suppress(PermissionError):
         path.chmod(0o600)  # 0400 is usual for keys; root needs no more, and whoever is neither learns it from open()
     descriptor = os.open(path, os.O_WRONLY)
     try:
         if overwrite:
             size = min(os.fstat(descriptor).st_size, _AT_MOST)
-            os.pwrite(descriptor, secrets.token_bytes(size), 0)
+            for start in range(0, size, _PIECE):
+                os.pwrite(descriptor, secrets.token_bytes(min(_PIECE, size - start)), start)
             os.fdatasync(descriptor)
         os.ftruncate(descriptor, 0)
         os.fsync(descriptor)

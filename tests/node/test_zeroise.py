@@ -18,7 +18,7 @@ from qkdd.core.clock import SystemClock
 from qkdd.core.config import ConfigRefused
 from qkdd.core.counters import RecordingMeter
 from qkdd.core.tamper import TamperWatch
-from qkdd.core.zeroise import EXIT_ZEROISED, MARK, ZeroiseConfig, Zeroised, refuse_zeroised, store_files
+from qkdd.core.zeroise import EXIT_ZEROISED, MARK, ZeroiseConfig, Zeroised, refuse_zeroised, store_files, zeroise
 from qkdd.node.config import load_node
 from qkdd.node.daemon import Daemon
 from qkdd.peer.pki import demo_pki
@@ -95,6 +95,32 @@ def test_nothing_is_left_within_a_second(tmp_path: Path, how: str) -> None:
     refused.unlink()
     assert qkdctl("rebootstrap", str(state), "--confirm", str(state))[0] == 0
     refuse_zeroised(state)
+
+
+def test_a_key_that_cannot_be_erased_is_named_and_the_store_is_overwritten(tmp_path: Path) -> None:
+    """A credential in a folder that is read-only for the service: the store must not be left for it."""
+    key, store = tmp_path / "master.key", tmp_path / "keys.sqlite"
+    key.mkdir()  # opening it for writing fails, for root too
+    store.write_bytes(b"sealed" * 1000)
+    descriptor = os.open(store, os.O_RDONLY)
+    seen: list[bytes] = []
+    original = os.ftruncate
+
+    def look(number: int, size: int) -> None:
+        seen.append(os.pread(descriptor, 6000, 0))
+        original(number, size)
+
+    os.ftruncate = look
+    try:
+        report = zeroise(tmp_path, [key], [store], "test", 0.0)
+    finally:
+        os.ftruncate = original
+        os.close(descriptor)
+    assert len(report.failed) == 1
+    assert "master.key" in report.failed[0]
+    assert len(seen) == 1
+    assert b"sealed" not in seen[0]
+    assert not store.exists()
 
 
 def watch(config: ZeroiseConfig, meter: RecordingMeter, seconds: float = 5.0) -> list[str]:

@@ -118,3 +118,25 @@ def test_every_user_and_group_of_a_unit_is_made() -> None:
         if line.startswith("d "):
             named.update(line.split()[3:5])
     assert named - {"root"} <= made
+
+
+@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("status", ["4", "0", "exited"])
+def test_zeroise_takes_the_key_files_that_the_sandbox_keeps_from_the_service(
+    tmp_path: Path, name: str, status: str
+) -> None:
+    """The service can write to nothing in /etc; after exit code 4, and no other, root erases what it was given there."""
+    [line] = settings(name)["ExecStopPost"]
+    assert settings(name)["RestartPreventExitStatus"] == ["4"]
+    script = line.removeprefix("+/bin/sh -c '").removesuffix("'").replace("$$", "$").replace("%i", "a")
+    folder = "/etc/qkdd-kms" if "kms" in name else "/etc/qkdd"
+    key = "a.master-key" if "@" in name else "master-key"
+    (tmp_path / "tls").mkdir()
+    files = [tmp_path / key, tmp_path / f"{key}.cred", tmp_path / "tls" / "node.key"]
+    other = tmp_path / "tls" / "node.pem"
+    for path in (*files, other):
+        path.write_text("key")
+    script = script.replace(folder, str(tmp_path))
+    subprocess.run(["/bin/sh", "-c", script], env={"EXIT_STATUS": status, "PATH": "/usr/bin:/bin"}, check=True)
+    assert [path.exists() for path in files] == [status != "4"] * 3
+    assert other.exists()

@@ -114,4 +114,4 @@ def diag(
     failed = [check["name"] for check in json.loads(files.get("self-test.json", b"[]")) if not check["ok"]]
     typer.echo(f"{target}: {len(files)} files; self-test: " + (f"not good: {', '.join(failed)}" if failed else "good"))
     if "missing.json" in files:
-        typer.echo("not everything could be had; missing.json says what (the admin role sees all)")
+        typer.echo("not everything could be had (a tagger that streams answers no questions); missing.json says what")

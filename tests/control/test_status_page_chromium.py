@@ -124,6 +124,17 @@ def test_status_page_in_chromium(tmp_path: Path) -> None:
         page.until(LIVE)
         assert page.run("return getComputedStyle(document.body).backgroundColor") != dark
 
+        # the last stretch stays on the page, and fits any screen, large or not
+        node.align_view = lambda: msgspec.structs.replace(fake_node.ALIGN, open=False, seconds_left=None)
+        for width in (390, 800, 1200):
+            page.open(url, width, 900)
+            page.until(
+                "return !document.getElementById('alignment').hidden && !document.body.classList.contains('large')"
+            )
+            assert page.run("return document.documentElement.scrollWidth") <= width
+            page.run("document.getElementById('large').click()")
+            assert page.run("return document.documentElement.scrollWidth") <= width
+
         # nothing came from elsewhere, the policy was not violated, the script did not fail
         loaded = page.run("return performance.getEntriesByType('resource').map(e => e.name)")
         assert all(name == url + "events" for name in loaded), loaded

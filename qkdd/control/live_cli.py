@@ -10,7 +10,7 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -27,6 +27,7 @@ EXIT_NO, EXIT_NO_DAEMON = 1, 3
 LEASE_S = 60  # how long the link stays open after a terminal was lost
 _RENEW_S = 20.0
 _PERIOD_S = 1.0
+_END = "\x04"  # end of input: Ctrl-D, or a terminal that was closed
 
 app = typer.Typer()
 _console = console.output()
@@ -60,12 +61,18 @@ def single_keys(descriptor: int) -> Iterator[Callable[[float], str]]:
 
     def wait(seconds: float) -> str:
         ready, _, _ = select.select([descriptor], [], [], seconds)
-        return os.read(descriptor, 1).decode("ascii", "replace") if ready else ""
+        if not ready:
+            return ""
+        try:
+            return os.read(descriptor, 1).decode("ascii", "replace") or _END
+        except OSError:  # the terminal is gone
+            return _END
 
     try:
         yield wait
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # of a terminal that is gone nothing can be restored
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def follow(ask: Callable[[], Any], draw: Draw, screen: Console, wait: Callable[[float], str]) -> None:
@@ -74,7 +81,7 @@ def follow(ask: Callable[[], Any], draw: Draw, screen: Console, wait: Callable[[
     with Live(console=screen, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             live.update(draw(body, screen.size.width, problem), refresh=True)
-            if wait(_PERIOD_S) in {"q", "Q", "\x03", "\x04"}:
+            if wait(_PERIOD_S) in {"q", "Q", "\x03", _END}:
                 return
             try:
                 body, problem = ask(), ""

@@ -151,6 +151,20 @@ def test_align_in_a_terminal_holds_the_link_and_lets_go_on_quitting(daemon: tupl
     assert not node.held
 
 
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_ends_the_view(daemon: tuple[Any, str]) -> None:
+    """It must neither draw into nothing for ever nor hold the link open."""
+    node, path = daemon
+    terminal = Terminal("--socket", path, "align")
+    terminal.until("q lets go")
+    os.close(terminal.fd)
+    assert terminal.process.wait(60) is not None
+    end = time.monotonic() + 20
+    while node.held and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not node.held
+
+
 def test_in_a_pipe_top_prints_one_picture(daemon: tuple[Any, str]) -> None:
     _node, path = daemon
     result = run("--socket", path, "top")

@@ -335,3 +335,25 @@ def test_unequal_delays_of_the_detectors_are_measured_and_taken_off(make_pulse_p
         assert shot.slot_contrast > 0.98
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("who", ["alice", "bob"])
+def test_a_pulsed_link_held_open_shows_the_same_on_both_nodes_and_makes_no_key(make_pulse_pair, who):
+    async def body(pair):
+        await pair.until(lambda: pair.bob.accepted >= 1 and pair.alice.accepted >= 1)
+        nodes = (pair.alice, pair.bob)
+        getattr(pair, who).link.hold_open(True)
+        await pair.until(lambda: all(n.snapshot.opened is not None and n.snapshot.opened.number >= 3 for n in nodes))
+        accepted, first = pair.bob.accepted, pair.bob.snapshot.opened.number
+        await pair.until(lambda: all(n.snapshot.opened.number >= first + 2 for n in nodes))
+        assert pair.bob.accepted == accepted
+        assert pair.alice.snapshot.state is pair.bob.snapshot.state is LinkState.OPEN
+        a, b = (n.snapshot.opened for n in nodes)
+        assert a.number != b.number or a == b
+        assert a.qber == pytest.approx(0.0165, abs=0.02)
+        assert sum(b.singles_bob) == sum(map(sum, b.matrix)) > 1000
+        getattr(pair, who).link.hold_open(False)
+        await pair.until(lambda: pair.bob.accepted > accepted and pair.alice.accepted > accepted)
+        assert pair.alice.refused == pair.bob.refused == {}
+
+    run(make_pulse_pair, body)

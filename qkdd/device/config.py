@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from qkdd.core.config import Section
 from qkdd.device import registry
 from qkdd.device.lines import line_key
 
+_CREDENTIALS = re.compile(r"://[^/]*@")
 WAYS = ("port", "host", "library", "program", "python", "recording")
 """Keys of a device's section that say where it is; exactly one of them is given."""
 
@@ -51,6 +53,8 @@ class DeviceConfig(Section, frozen=True):
                 + (f"given are {', '.join(given)}" if given else "none is given"),
                 'write for example port = "/dev/serial/by-id/…" or host = "192.0.2.1"; the README of the driver says which',
             )
+        if _CREDENTIALS.search(self.port):
+            yield "port", "the address holds a name or password; no line uses them, and messages repeat it", "remove it"
         if self.tcp_ports and not self.host:
             yield "tcp_ports", "belongs to `host` only", "remove it"
         if any(not 0 < number < 65536 for number in self.tcp_ports):

@@ -211,3 +211,10 @@ def test_cancelled_while_closing_every_line_is_closed_all_the_same() -> None:
 
     with no_leaks():
         asyncio.run(main())
+
+
+def test_an_address_with_a_password_is_refused_without_repeating_it() -> None:
+    found = list(DeviceConfig(driver="d", port="socket://user:hunter2@192.0.2.1:4001").check())
+    assert [key for key, _, _ in found] == ["port"]
+    assert "hunter2" not in str(found)
+    assert not list(DeviceConfig(driver="d", port="serial://1313:80d8/A@1").check())

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from qkdd.core.errors import StorageFull
 from qkdd.core.secret import Secret
-from qkdd.kms import service as service_module
+from qkdd.kms import allocations, upkeep
 from qkdd.kms.errors import KeysNotFound, KmsError, NotEnoughKey, PeerDisagrees, PeerKmsDown
 from qkdd.kms.plane import Announce, Void
 
@@ -64,7 +64,7 @@ def test_an_abandoned_draw_of_a_rare_shape_comes_back_to_the_pool(tmp_path: Path
         assert isinstance(announced, Announce)
         await made.sync()
         assert (await made.pools())["alice"]["kms-alice"] == 640 - 384  # too young: a request may take it again
-        await made.clock.advance(service_module._ABANDONED + 1)
+        await made.clock.advance(upkeep.ABANDONED + 1)
         for step in ("before", "after"):  # giving back meets the same bad line
             made.lines["alice"].script = [step]
             with pytest.raises(PeerKmsDown):
@@ -126,7 +126,7 @@ def test_a_pair_that_only_one_site_knows_costs_no_key(tmp_path: Path) -> None:
             with pytest.raises(PeerDisagrees):
                 await made.draw("alice", amount)
         await made.restart("bob")
-        await made.clock.advance(service_module._ABANDONED + 1)
+        await made.clock.advance(upkeep.ABANDONED + 1)
         await made.sync()
         assert await made.agree() == 320
         assert len(places(made, await drain(made, "alice"))) == 10
@@ -207,7 +207,7 @@ def test_a_full_disk_refuses_and_heals(tmp_path: Path, site: str) -> None:
                 )
             await limit(made, 1 << 20)
         keys |= await made.draw("alice", 2)
-        await made.clock.advance(service_module._ABANDONED + 1)
+        await made.clock.advance(upkeep.ABANDONED + 1)
         await made.sync()
         keys |= await drain(made, "alice")
         assert len(places(made, keys)) == 80  # every byte that was handed over
@@ -226,15 +226,15 @@ def test_the_disk_is_full_between_announcement_and_delivery(tmp_path: Path, monk
         def full(*_: object, **__: object) -> None:
             raise StorageFull("no space (test)")
 
-        monkeypatch.setattr(service_module.allocations, "deliver", full)
-        monkeypatch.setattr(service_module.allocations, "unclaim", full)
+        monkeypatch.setattr(allocations, "deliver", full)
+        monkeypatch.setattr(allocations, "unclaim", full)
         with pytest.raises(StorageFull):
             await made.draw("alice", 2)
         monkeypatch.undo()
         await made.sync()  # what could not be set free then is free now
         keys = await drain(made, "alice")
         assert len(places(made, keys)) == 8
-        await made.clock.advance(service_module._ABANDONED + 1)
+        await made.clock.advance(upkeep.ABANDONED + 1)
         await made.sync()
         keys |= await drain(made, "alice")
         assert len(places(made, keys)) == 10
@@ -301,7 +301,7 @@ def test_thousands_of_concurrent_draws(tmp_path: Path) -> None:
             parts = [ids[i : i + 100] for i in range(0, len(ids), 100)]
             for part, got in zip(parts, await asyncio.gather(*(made.fetch(other, p) for p in parts)), strict=True):
                 assert got == {i: drawn[site][i] for i in part}
-        await made.clock.advance(service_module._ABANDONED + 1)
+        await made.clock.advance(upkeep.ABANDONED + 1)
         await made.sync()
         await made.agree()
 
@@ -331,7 +331,7 @@ def test_any_sequence_of_faults(tmp_path_factory: pytest.TempPathFactory, steps:
             if step[0] == "restart":
                 await made.restart(str(step[1]))
             elif step[0] == "sync":
-                await made.clock.advance(service_module._ABANDONED + 1)
+                await made.clock.advance(upkeep.ABANDONED + 1)
                 made.lines["alice"].script = [str(step[1])]
                 with contextlib.suppress(PeerKmsDown):
                     await made.sync()

@@ -203,7 +203,7 @@ def test_redelivery_window(play: Play) -> None:
             assert (await sites.sae("bob", "GET", path))[:2] == (200, answer)
         service = sites.servers["bob"].service
         assert service is not None
-        service._time_base += 61.0  # a minute of service time later
+        service.site._time_base += 61.0  # a minute of service time later
         assert (await sites.sae("bob", "GET", path))[0] == 400
         await service.clean()
         log = (sites.root / "bob" / "audit.log").read_text()
@@ -218,7 +218,7 @@ def test_lifetime(play: Play) -> None:
         _, answer, _ = await sites.sae("alice", "GET", "sae-bob/enc_keys")
         service = sites.servers["bob"].service
         assert service is not None
-        service._time_base += 61.0
+        service.site._time_base += 61.0
         await service.clean()
         status, got, _ = await sites.sae("bob", "GET", f"sae-alice/dec_keys?key_ID={answer['keys'][0]['key_ID']}")
         assert (status, got["message"]) == (400, NOT_FOUND)

@@ -127,11 +127,11 @@ def test_a_dead_process_frees_its_reservations(postgres: Server, tmp_path: Path)
         other = await world.replicas[1].draw("sae-alice", ("sae-bob",), 4, 32)  # does not take what is under way
         await world.replicas[1].clean()
         # the first process loses its connection, as if it had been killed
-        database = world.replicas[0]._database
+        database = world.replicas[0].database
         await asyncio.to_thread(database._release)
         for _ in range(100):
             await world.replicas[1].clean()
-            taken = await world.replicas[1]._run(
+            taken = await world.replicas[1].site.run(
                 lambda c: c.execute(sa.text("SELECT count(*) FROM allocations WHERE claimant IS NULL")).scalar_one()
             )
             if taken > 1:  # the delivered one has none either
@@ -164,7 +164,7 @@ def test_a_lost_store_delivers_nothing_that_another_took(postgres: Server, tmp_p
         line.call = slow  # type: ignore[method-assign]
         slow_draw = asyncio.create_task(world.replicas[0].draw("sae-alice", ("sae-bob",), 4, 32))
         await asked.wait()
-        await asyncio.to_thread(world.replicas[0]._database._release)
+        await asyncio.to_thread(world.replicas[0].database._release)
         while True:
             await world.replicas[1].clean()
             again = await world.replicas[1].draw("sae-alice", ("sae-bob",), 4, 32)

@@ -1,0 +1,189 @@
+"""Draws and fetches: keys out, each once, and nothing that the other site has not written down."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import replace
+
+from qkdd.core import log
+from qkdd.core.errors import QkddError
+from qkdd.kms import allocations, chunks
+from qkdd.kms.allocation import Allocation, Conflict, Fetched, FetchRefused
+from qkdd.kms.batch import Key, KeyBatch
+from qkdd.kms.classes import KeyClass
+from qkdd.kms.errors import ExchangeRefused, KeysNotFound, NotEnoughKey, NotEntitled, PeerDisagrees, RequestRefused
+from qkdd.kms.exchange import MAX_DERIVED
+from qkdd.kms.hybrid import STALE
+from qkdd.kms.key_ids import key_id
+from qkdd.kms.plane import Announce, Borrow, Lent, Noted
+from qkdd.kms.site import Site
+
+_LOG = log.get("kms")
+_ATTEMPTS = 4  # draws that meet conflicts with a restored store
+
+
+class Draws:
+    """For the applications of this site."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._stuck: set[bytes] = set()  # reservations that could not be set free: the disk was full
+        self._borrowing = {name: asyncio.Lock() for name in site.peers}
+
+    async def stored_keys(self, peer: str) -> int:
+        """Keys of the default size that a master of this site gets now: what we own, having borrowed if that is nothing.
+
+        Zero while the other KMS does not answer. Raises PeerKmsDown when it goes in this moment.
+        """
+        if not self._site.peers[peer].up:
+            return 0
+        size = self._site.config.limits.key_size
+        amount = (await self._site.pool(peer)).get(self._site.own, 0)
+        if amount * 8 < size and await self._borrow(peer, self._site.config.limits.max_key_per_request * size // 8):
+            amount = (await self._site.pool(peer)).get(self._site.own, 0)
+        return min(amount * 8 // size, self._site.config.limits.max_key_count)
+
+    async def draw(
+        self, master: str, slaves: tuple[str, ...], amount: int, key_bytes: int, key_class: KeyClass | None = None
+    ) -> KeyBatch:
+        """`amount` new keys for `master`; each slave may fetch each of them once.
+
+        key_class: what the application insists on; else the first of its pairs' classes for which there is key.
+        The other site has written them down before this returns. Raises NotEntitled, ClassRefused, NotEnoughKey, PeerKmsDown,
+        PeerDisagrees, ExchangeRefused, StorageFull, StorageFailed; then no key left, and what was reserved can be drawn again.
+        """
+        paying = {self._site.pair(master, slave) for slave in slaves}
+        if len(paying) != 1:
+            raise NotEntitled("the slaves are served over different links")
+        peer = paying.pop()
+        choices = self._site.policy.choices(master, slaves, key_class)
+        for choice in choices:
+            try:
+                batch = await self._draw(peer, Allocation(b"", master, slaves, key_bytes, amount, (), choice))
+            except NotEnoughKey:
+                if choice is choices[-1]:
+                    raise
+                continue
+            if key_class is None:
+                self._site.fallback.note(
+                    peer, master, slaves[0], fallen=choice is KeyClass.PQC_ONLY and choice is not choices[0]
+                )
+            return batch
+        raise AssertionError("a policy without classes")
+
+    async def _draw(self, peer: str, shape: Allocation) -> KeyBatch:
+        """shape: an allocation without id and pieces."""
+        master, slaves, amount, key_bytes = shape.master, shape.slaves, shape.amount, shape.key_bytes
+        if shape.key_class is not KeyClass.ITS and key_bytes > MAX_DERIVED:
+            raise RequestRefused("size is above the limit of derived keys", max_key_size=8 * MAX_DERIVED)
+        expected = amount * sum(slave in self._site.config.saes for slave in slaves)
+        for _ in range(_ATTEMPTS):
+            wanted = replace(shape, id=secrets.token_bytes(12))
+            if shape.key_class is not KeyClass.ITS:
+                offer, mix = await self._site.hybrid.offer(peer, self._site.peers[peer], self._site.sealer, wanted.id)
+                wanted = replace(wanted, offer=offer, mix=mix)
+            allocation = await self._site.run(
+                allocations.reserve, self._site.own, peer, wanted, expected, self._site.now()
+            )
+            if allocation is None:
+                if await self._borrow(peer, key_bytes * amount):
+                    continue
+                raise NotEnoughKey("not enough key in the pool", bits=8 * key_bytes * amount)
+            try:
+                conflict = await self._announce(peer, allocation)
+                if conflict is None:
+                    text, origin = await self._site.run(
+                        allocations.deliver, self._site.sealer, self._site.own, peer, allocation
+                    )
+                elif conflict is STALE:
+                    self._site.hybrid.forget(peer)
+                    await self._site.run(allocations.give_up, allocation.id)
+                else:
+                    self._site.meter.add("qkdd_kms_conflicts_total")
+                    _LOG.warning("the other KMS refuses a range", peer=peer, **conflict.facts)
+                    await self._site.run(allocations.burn, self._site.own, peer, allocation, conflict)
+            except BaseException:  # also a cancelled request
+                await self._abandon(allocation.id)
+                raise
+            if conflict is None:
+                first = key_id(allocation.id, 0)
+                self._site.audit.write(
+                    "keys drawn",
+                    master=master,
+                    slave=slaves[0],
+                    count=amount,
+                    bits=8 * key_bytes,
+                    first=first,
+                    key_class=shape.key_class,
+                )
+                await self._site.audit.settled()
+                self._site.meter.add("qkdd_kms_keys_drawn_total", amount)
+                self._site.meter.add("qkdd_kms_class_keys_total", amount, key_class=shape.key_class)
+                return KeyBatch(allocation, text, self._site.synthetic, origin)
+        if conflict is STALE:
+            raise ExchangeRefused(f"{peer} opens none of our offers", peer=peer)
+        raise NotEnoughKey("not enough key in the pool that both sites agree on", bits=8 * key_bytes * amount)
+
+    async def _announce(self, peer: str, allocation: Allocation) -> Conflict | None:
+        message = Announce(
+            allocation.id.hex(),
+            allocation.master,
+            list(allocation.slaves),
+            allocation.key_bytes,
+            allocation.amount,
+            list(allocation.pieces),
+            allocation.key_class,
+            allocation.offer,
+            self._site.hybrid.confirmation(self._site.sealer, peer, allocation),
+        )
+        noted = await self._site.peers[peer].call("allocations", message, Noted)
+        if not noted.configured:
+            raise PeerDisagrees(f"{peer} refuses the draw: {noted.conflict}", peer=peer)
+        if noted.stale:
+            return STALE
+        return None if noted.recorded else Conflict(noted.chunk_id, noted.conflict, noted.cursor)
+
+    async def _borrow(self, peer: str, need: int) -> bool:
+        """Ask the other site for untouched chunks; one request at a time. False if it gave none."""
+        async with self._borrowing[peer]:
+            if (await self._site.pool(peer)).get(self._site.own, 0) >= need:
+                return True  # the request before ours brought enough
+            lent = await self._site.peers[peer].call("ownership", Borrow(max(need, 1)), Lent)
+            gained = await self._site.database.run(lambda c: chunks.take_over(c, self._site.own, peer, lent.chunks))
+            if gained:
+                self._site.audit.write("ownership received", peer=peer, bytes=gained)
+            return gained > 0
+
+    async def fetch(self, slave: str, master: str, ids: list[str]) -> list[Key]:
+        """The keys with these IDs, all or none. Raises NotEntitled, KeysNotFound."""
+        now, window = self._site.now(), self._site.config.limits.redelivery_window
+        result: list[Fetched] | FetchRefused = await self._site.run(
+            allocations.fetch, self._site.sealer, self._site.own, master, slave, ids, now, window
+        )
+        if isinstance(result, FetchRefused):
+            self._site.meter.add("qkdd_kms_refused_total", reason=result.reason)
+            if result.reason == "entitlement":
+                raise NotEntitled(f"{slave} is not named for keys of {master} that it asks for")
+            raise KeysNotFound("one or more keys specified are not found on KME")
+        again = sum(f.again for f in result)
+        self._site.audit.write("keys fetched", master=master, slave=slave, count=len(result), again=again, first=ids[0])
+        await self._site.audit.settled()
+        self._site.meter.add("qkdd_kms_keys_fetched_total", len(result))
+        return [Key(f.key_id, f.key, f.slaves, self._site.synthetic, f.key_class, f.origin) for f in result]
+
+    async def free_stuck(self) -> None:
+        """Set free what a full disk kept reserved."""
+        for allocation_id in list(self._stuck):
+            await self._site.run(allocations.unclaim, allocation_id)
+            self._stuck.discard(allocation_id)
+
+    async def _abandon(self, allocation_id: bytes) -> None:
+        """A request failed: what it reserved is free for the next one."""
+        self._stuck.add(allocation_id)
+        try:
+            await asyncio.shield(self._site.run(allocations.unclaim, allocation_id))
+        except QkddError as error:
+            _LOG.warning("a reservation is set free later", **log.error_fields(error))
+        else:
+            self._stuck.discard(allocation_id)

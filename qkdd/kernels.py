@@ -59,7 +59,6 @@ __all__ = [
     "decode_tdc1",
     "delay_histogram",
     "expand_patterns",
-    "fold_histogram",
     "gap_decode",
     "gap_encode",
     "gf2_128_multiply",
@@ -187,7 +186,6 @@ SiftedPairs = _tags.SiftedPairs
 sift_coincidences = _raising(_tags.sift_coincidences)
 delay_histogram = _raising(_tags.delay_histogram)
 clock_histogram = _raising(_tags.clock_histogram)
-fold_histogram = _raising(_tags.fold_histogram)
 CLOCK_LEVELS = _clock.CLOCK_LEVELS
 ClockFound = _clock.ClockFound
 ClockLevel = _clock.ClockLevel

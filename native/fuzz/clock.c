@@ -32,7 +32,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         (sifted > pairs || pairs > least))
         abort();
     qkdd_delay_histogram(times, na, b, nb, origin, window, 64, counts);
-    qkdd_fold_histogram(times, n, window, 64, counts);
     qkdd_clock_histogram(times, n, origin, numbers[2], (uint64_t)window, 64, cells);
     size_t words = qkdd_clock_peak_workspace(bins, order);
     if (words < 1 << 20) {

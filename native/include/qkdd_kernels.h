@@ -119,9 +119,6 @@ qkdd_status qkdd_sift_coincidences(const int64_t *a, const uint8_t *a_marks, siz
 qkdd_status qkdd_delay_histogram(const int64_t *a, size_t na, const int64_t *b, size_t nb, int64_t start, int64_t bin,
                                  size_t bins, uint32_t *counts);
 
-/* counts[floor(t / bin) mod bins] += 1 for every t; saturates at 2^32 - 1. bin * bins <= 2^62. */
-qkdd_status qkdd_fold_histogram(const int64_t *times, size_t count, int64_t bin, size_t bins, uint32_t *counts);
-
 /* For the search of a clock: cell = floor((t - origin) * rate), rate in cells a picosecond (0 < rate <= 1) with the frequency
  * tried in it; of the cells 0 .. cells - 1 (at most 2^51) counts[cell mod fold] += 1, the others are dropped. Double arithmetic.
  * Times sorted, |t| <= 2^61. counts[fold] are exact up to 2^24. */

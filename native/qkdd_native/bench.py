@@ -150,7 +150,6 @@ def tag_rows(rng: np.random.Generator) -> Iterator[Row]:
     yield row(
         "delay_histogram 2 us", both / seconds(lambda: tags.delay_histogram(a, b, -(10**6), 1000, 2000)), "Mtags/s"
     )
-    yield row("fold_histogram 2^16", CLICKS / 1e6 / seconds(lambda: tags.fold_histogram(a, 1000, 1 << 16)), "Mtags/s")
     rate, cells = 1 / 200_000 * (1 + 3e-6), 5_000_000
     counting = seconds(lambda: tags.clock_histogram(a, 0, rate, cells, 1 << 17))
     plain = seconds(lambda: np.bincount((a * rate).astype(np.int64) % (1 << 17), minlength=1 << 17))

@@ -283,15 +283,6 @@ def delay_histogram(a_times: Times, b_times: Times, start_ps: int, bin_ps: int, 
     return counts
 
 
-def fold_histogram(times: Times, bin_ps: int, bins: int) -> NDArray[np.uint32]:
-    """Folded histogram uint32[bins]: how many times have floor(t / bin_ps) mod bins = k; any order of times. Cells saturate."""
-    times = vector(times, np.int64, "times")
-    counts = np.empty(size(bins, "bins", 1 << 32), np.uint32)
-    code = lib.qkdd_fold_histogram(pointer(times), len(times), integer(bin_ps, "bin_ps"), bins, pointer(counts))
-    check(code, "fold_histogram")
-    return counts
-
-
 def clock_histogram(
     times: Times, origin_ps: int, cells_per_ps: float, cells: int, fold: int | None = None
 ) -> NDArray[np.float32]:

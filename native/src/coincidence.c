@@ -228,19 +228,6 @@ qkdd_status qkdd_delay_histogram(const int64_t *a, size_t na, const int64_t *b, 
     return QKDD_OK;
 }
 
-qkdd_status qkdd_fold_histogram(const int64_t *times, size_t count, int64_t bin, size_t bins, uint32_t *counts) {
-    if (bins > 0) memset(counts, 0, bins * sizeof *counts);
-    if (bin < 1 || bins < 1 || bins > (size_t)((2 * TIME_LIMIT) / bin)) return QKDD_BAD_ARGUMENT;
-    int64_t period = bin * (int64_t)bins;
-    for (size_t i = 0; i < count; i++) {
-        int64_t phase = times[i] % period;
-        phase += phase < 0 ? period : 0;
-        uint32_t *cell = counts + phase / bin;
-        *cell += *cell != UINT32_MAX;
-    }
-    return QKDD_OK;
-}
-
 qkdd_status qkdd_clock_histogram(const int64_t *times, size_t count, int64_t origin, double rate, uint64_t cells, size_t fold,
                                  float *counts) {
     if (fold > 0) memset(counts, 0, fold * sizeof *counts);

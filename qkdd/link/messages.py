@@ -104,12 +104,13 @@ class Announce(Message, frozen=True, tag="link.announce"):
 
 
 class Matches(Message, frozen=True, tag="link.matches"):
-    """alice → bob: which of his events coincide with hers, and her bases at these."""
+    """alice → bob: which of his events coincide with hers and are of the same basis. pairs: all that coincide; count: of equal
+    basis; matches: gap-coded indices of these among his announced events."""
 
     block: int
+    pairs: int
     count: int
     matches: bytes
-    bases: bytes
 
 
 class OpenSymbols(Message, frozen=True, tag="link.open-symbols"):

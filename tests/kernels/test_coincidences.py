@@ -140,9 +140,6 @@ def test_refused_arguments():
         (kernels.KernelUnsorted, lambda: kernels.delay_histogram(good[::-1], good, 0, 1, 4)),
         (kernels.KernelArgument, lambda: kernels.delay_histogram(good, good, 0, 0, 4)),
         (kernels.KernelArgument, lambda: kernels.delay_histogram(good, good, 0, 2**61, 4)),
-        (kernels.KernelArgument, lambda: kernels.fold_histogram(good, 1, 0)),
-        (kernels.KernelArgument, lambda: kernels.fold_histogram(good, 0, 4)),
-        (kernels.KernelArgument, lambda: kernels.fold_histogram(good, 2**62, 4)),
     ]:
         with pytest.raises(kind):
             call()
@@ -168,14 +165,6 @@ def test_delay_histogram_of_large_times():
     cells = ((b[None, :] - a[:, None]) + 2**60) // (2**40 + 7)
     cells = cells[(cells >= 0) & (cells < 2**20)]
     assert (got == np.bincount(cells, minlength=2**20)).all()
-
-
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=60), st.integers(1, 10**12), st.integers(1, 64))
-def test_fold_histogram_uses_floor_division(times, width, bins):
-    expected = [0] * bins
-    for t in times:
-        expected[t // width % bins] += 1
-    assert kernels.fold_histogram(np.array(times, np.int64), width, bins).tolist() == expected
 
 
 @settings(max_examples=60)

@@ -63,12 +63,12 @@ class Bbm92:
         matches = await session.receive(Matches)
         if matches.block != task.number:
             raise BlockMalformed(f"matches are of block {matches.block}, not {task.number}")
+        if not 0 <= matches.count <= matches.pairs <= len(events):
+            raise BlockMalformed(f"{matches.count} of {matches.pairs} pairs are no share of {len(events)} events")
         chosen = unpack_rising(matches.matches, matches.count, len(events))
-        a_bases = unpack_bits(matches.bases, matches.count)
-        bases, bits = events.bases[chosen], events.bits[chosen]
-        same = a_bases == bases
+        bases = events.bases[chosen]
         flips = np.array(shared.flips, np.uint8)
-        rounds = SiftedRounds(bits[same] ^ flips[bases[same]], bases[same], matches.count)
+        rounds = SiftedRounds(events.bits[chosen] ^ flips[bases], bases, matches.pairs)
         check_balance(rounds.bases, shared.basis_imbalance_max)
         return rounds
 
@@ -105,7 +105,7 @@ def _announcement(task: SiftTask) -> Announce:
 
 
 def _match(task: SiftTask, clock: ClockMap, announce: Announce) -> tuple[SiftedRounds, Matches]:
-    """Alice's work on one block: follow the peak, pair the events, compare bases."""
+    """Alice's work on one block: follow the peak, pair the events, keep the pairs of equal basis."""
     events, shared = task.events, task.shared
     bins = unpack_rising(announce.times, announce.count, (task.stop_ps - task.start_ps) // shared.announce_ps + 2)
     b_bases = unpack_bits(announce.bases, announce.count)
@@ -120,11 +120,12 @@ def _match(task: SiftTask, clock: ClockMap, announce: Announce) -> tuple[SiftedR
         shared.window_ps,
         task.pairs_expected,
     )
-    ia, ib = kernels.match_coincidences(events.times, track.mapped, shared.window_ps, 0.0, 0.0, 0)
-    a_bases = events.bases[ia]
-    same = a_bases == b_bases[ib]
-    rounds = SiftedRounds(events.bits[ia[same]], a_bases[same], len(ia), track.clock)
-    matches = Matches(
-        task.number, len(ib), kernels.gap_encode(ib.astype(np.int64)), kernels.pack_bits(np.ascontiguousarray(a_bases))
-    )
-    return rounds, matches
+    marks = np.bitwise_or(events.bases << 1, events.bits, dtype=np.uint8)
+    bobs = np.left_shift(b_bases, 1, dtype=np.uint8)
+    found = kernels.sift_coincidences(events.times, marks, track.mapped, bobs, shared.window_ps, 0.0, 0.0, 0)
+    kept = len(found.ia)
+    bits = kernels.unpack_bits(found.a_bits.data, kept)
+    for used in (marks, found.a_bits):  # bits of the key
+        used.fill(0)
+    rounds = SiftedRounds(bits, events.bases[found.ia], found.pairs, track.clock)
+    return rounds, Matches(task.number, found.pairs, kept, kernels.gap_encode(found.ib.astype(np.int64)))

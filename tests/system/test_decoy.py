@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from qkdd_hil.demo.layout import SIDES
 from qkdd_hil.demo.options import Options
-
-from .rig import BIN, Rig, running_rig
+from qkdd_hil.rig import BIN, Rig, running_rig
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,7 @@ from qkdd_hil.bench.rig import FIFO_WORDS
 from qkdd_hil.crash import stores
 from qkdd_hil.demo.layout import SIDES
 from qkdd_hil.demo.options import Options
-
-from .rig import BIN, SILENCE, Rig, running_rig
+from qkdd_hil.rig import BIN, SILENCE, Rig, running_rig
 
 pytestmark = pytest.mark.slow
 

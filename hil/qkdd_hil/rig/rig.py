@@ -16,20 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qkdd.control.client import ControlClient
+from qkdd.control.errors import NoDaemon
 from qkdd_hil.crash import stores
 from qkdd_hil.demo.applications import pairs
 from qkdd_hil.demo.children import Child, Children
 from qkdd_hil.demo.layout import SIDES, Layout
 from qkdd_hil.demo.options import Options
 
-from qkdd.control.client import ControlClient
-from qkdd.control.errors import NoDaemon
-
 BIN = Path(sys.executable).parent
 START, HEAL = 90.0, 90.0  # s; generous, because the machine may be busy with other things
 SILENCE = 8.0  # s without a sign of life after which the other node counts as silent
 STEP = 0.2  # s between two looks
 LABELLED = re.compile(r"^(\w+)(?:\{(.*)\})? ([0-9.e+-]+|NaN)$")
+
+
+class TooLate(Exception):
+    """What was waited for did not come; the message says what the nodes looked like then."""
 
 
 @dataclass
@@ -60,8 +63,7 @@ class Rig:
                 piped=True,
             )
         )
-        assert bench.process.stdout is not None
-        addresses = json.loads(self._runner.run(asyncio.wait_for(bench.process.stdout.readline(), START)))
+        addresses = json.loads(self._runner.run(asyncio.wait_for(_first_line(bench), START)))
         for side in SIDES:
             self._launch(f"kms-{side}", [BIN / "qkdd-kms", "run", self.layout.write_kms(side, options)])
         for side in SIDES:
@@ -93,6 +95,7 @@ class Rig:
     # --- looking ---------------------------------------------------------------------------------------------------------
 
     def get(self, side: str, route: str, **query: int) -> Any:
+        """JSON of a route of the daemon's control socket."""
         return self._clients[side].get(route, **query)
 
     def error(self, side: str, code: str) -> int:
@@ -127,7 +130,8 @@ class Rig:
 
     def part(self, side: str, name: str) -> dict[str, Any]:
         (found,) = [part for part in self.get(side, "/v1/status")["parts"] if part["name"] == name]
-        return found
+        part: dict[str, Any] = found
+        return part
 
     def held(self, side: str) -> set[bytes]:
         """Blocks that this node holds, or has handed over, as key."""
@@ -146,7 +150,7 @@ class Rig:
             except (NoDaemon, OSError):  # it is just starting
                 pass
             if time.monotonic() > end:
-                raise AssertionError(f"not within {seconds:.0f} s: {what}\n{self._story()}")
+                raise TooLate(f"not within {seconds:.0f} s: {what}\n{self.story()}")
             time.sleep(STEP)
 
     def in_service(self) -> None:
@@ -155,7 +159,7 @@ class Rig:
         before = max(self.accepted(side) for side in SIDES)
         self.until(lambda: all(self.accepted(side) > before + 1 for side in SIDES), "new blocks on both nodes")
 
-    def _story(self) -> str:
+    def story(self) -> str:
         lines = []
         for side in SIDES:
             try:
@@ -175,7 +179,8 @@ class Rig:
         self._bench.post("/v1/fault", {"instrument": instrument, "fault": fault, "args": args})
 
     def bench(self) -> dict[str, Any]:
-        return self._bench.get("/v1/bench")
+        body: dict[str, Any] = self._bench.get("/v1/bench")
+        return body
 
     def ctl(self, side: str, *words: str, seconds: float = 60.0) -> tuple[int, str]:
         """`qkdctl` as an operator types it: exit code and standard output."""
@@ -190,11 +195,15 @@ class Rig:
             found = []
             for pair in pairs(self.layout.ports, self.layout.pki.classical, self.layout.pki.post_quantum):
                 delivery = await pair.fetch()
-                assert delivery is not None
-                found.append(delivery.equal)
+                found.append(delivery is not None and delivery.equal)
             return found
 
         return self._runner.run(both())
+
+
+async def _first_line(child: Child) -> bytes:
+    """What the bench says when all its instruments listen; empty when it ended before."""
+    return b"" if child.process.stdout is None else await child.process.stdout.readline()
 
 
 @contextmanager

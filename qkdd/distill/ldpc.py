@@ -23,15 +23,21 @@ from qkdd.distill.wire import Bits, bits_from, receive
 from qkdd.peer import PeerSession
 
 ITERATIONS = 80
+DITHERS = 6  # further attempts on a frame for which no further rows fit the budget: they disclose nothing
 _ESTIMATE_SPREAD = 2.3  # standard deviations of the test sample's error rate that the first syndromes allow for
 
 
 def first_layout(test_errors: int, plan: BlockPlan) -> Layout:
-    """The code of round 0: for the error rate of the test bits, with the uncertainty of sample and key; within the budget."""
-    rate = (test_errors + 1) / (plan.k + 2)
-    rate += _ESTIMATE_SPREAD * math.sqrt(rate * (1.0 / plan.k + 1.0 / plan.n))
-    found = layout(plan.n, min(rate, 0.5), plan.ldpc_frame)
-    start = found or most_rows(plan.n, plan.ldpc_frame)
+    """The code of round 0. Where the length was fixed beforehand from the leak budget, the strongest code within the budget:
+    bits that are not sent would win nothing. Otherwise for the error rate of the test bits, with the uncertainty of sample and
+    key. Raises LeakExceeded if none is within the budget."""
+    if plan.length > 0:
+        start = most_rows(plan.n, plan.ldpc_frame)
+    else:
+        rate = (test_errors + 1) / (plan.k + 2)
+        rate += _ESTIMATE_SPREAD * math.sqrt(rate * (1.0 / plan.k + 1.0 / plan.n))
+        found = layout(plan.n, min(rate, 0.5), plan.ldpc_frame)
+        start = found or most_rows(plan.n, plan.ldpc_frame)
     for index in range(start.code, -1, -1):
         smaller = replace(start, code=index)
         if smaller.leak + _answer_bits(smaller.frames) + VERDICT_BITS <= plan.leak_budget:
@@ -87,13 +93,24 @@ class Correction:
             self._theirs[index] = part if known is None else np.concatenate([known, part])
             at += size
 
-    def correct(self, index: int, round_: int) -> int | None:
-        """Decode one frame and correct the key in place: the number of errors, None if decoding failed."""
+    def last(self, round_: int, budget: int) -> bool:
+        """Whether a frame that fails in this round gets no further rows."""
+        if round_ == ROUNDS:
+            return True
+        more = min(self.parts.frame(index).syndrome_bits(round_ + 1) for index in self.open)
+        return self.leak + more + _answer_bits(1) + VERDICT_BITS > budget
+
+    def correct(self, index: int, round_: int, dithers: int = 0) -> int | None:
+        """Decode one frame and correct the key in place: the number of errors, None if decoding failed, also from `dithers`
+        other starting points."""
         frame = self.parts.frame(index)
         mine = frame.spread(self.key[index :: self.parts.frames])
         try:
             difference = frame.code.syndrome(mine, frame.rows(round_)) ^ self._theirs[index]
-            found, _ = frame.code.decode(difference, frame.prior(), ITERATIONS)
+            for attempt in range(dithers + 1):
+                found, _ = frame.code.decode(difference, frame.prior(attempt), ITERATIONS)
+                if found is not None:
+                    break
         finally:
             mine.fill(0)
         if found is None:
@@ -122,7 +139,7 @@ async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSes
             if session.role == "alice":
                 await _ask(work, round_, session, block)
             else:
-                await _answer(work, round_, session, block)
+                await _answer(work, round_, plan.leak_budget, session, block)
             if not work.open:
                 done = True
                 return work
@@ -149,16 +166,17 @@ async def _ask(work: Correction, round_: int, session: PeerSession, block: int) 
     work.close(bits_from(answer.failed, len(work.open), "failed frames"))
 
 
-async def _answer(work: Correction, round_: int, session: PeerSession, block: int) -> None:
+async def _answer(work: Correction, round_: int, budget: int, session: PeerSession, block: int) -> None:
     message = await receive(session, Syndromes, block)
     _same_round(message.round, round_)
     size = sum(work.parts.frame(i).syndrome_bits(round_) for i in work.open)
     work.take(bits_from(message.bits, size, "syndromes"), round_)
     cores = asyncio.Semaphore(os.cpu_count() or 1)
+    dithers = DITHERS if work.last(round_, budget) else 0
 
     async def one(index: int) -> int | None:
         async with cores:
-            return await kernels.run(work.correct, index, round_)
+            return await kernels.run(work.correct, index, round_, dithers)
 
     found = await asyncio.gather(*(one(index) for index in work.open))
     work.errors += sum(count or 0 for count in found)

@@ -78,7 +78,7 @@ class LinkSession:
         # Of the last block, of the last alignment. Bob names the numbers, so alice takes what comes, in rising order.
         self._number = self.status.last_number if role == "bob" else 0
         self._stretch = 0
-        self._draining = False
+        self._drain_asked = asyncio.Event()
         self._probes = Probes()
         self._held_open = self._peer_holds = False  # by this node's operator, by the other's
         self._open = False  # the last stretch was one of an open link
@@ -97,9 +97,13 @@ class LinkSession:
 
     def drain(self) -> None:
         """Finish the block that is being processed, begin no other, and let `run` return."""
-        self._draining = True
+        self._drain_asked.set()
         self._probes.wanted.set()
         self._book.state(LinkState.DRAINING)
+
+    @property
+    def _draining(self) -> bool:
+        return self._drain_asked.is_set()
 
     def hold_open(self, wanted: bool) -> None:
         """While held, both nodes exchange stretch after stretch of clicks in clear and make no key; the block in hand is
@@ -128,7 +132,8 @@ class LinkSession:
         The session is closed and the device stopped in any case; the supervisor makes both anew.
         """
         try:
-            await self._committer.settle(self._session)
+            if not await self._settled():
+                return "drained"
             await self._end.source.start()
             self._book.state(LinkState.ALIGNING)
             return await self._until_device_fails(self._bob() if self._role == "bob" else self._alice())
@@ -141,6 +146,22 @@ class LinkSession:
                 _LOG.info("the device could not be stopped", **log.error_fields(error), link=self._config.name)
             finally:
                 await self._session.close()
+
+    async def _settled(self) -> bool:
+        """Settle what an earlier session left in doubt; False when a drain came first. A drained node settles nothing until it is
+        resumed, and two of them would wait for each other. What was in doubt stays so for the next session."""
+        settling = asyncio.ensure_future(self._committer.settle(self._session))
+        drained = asyncio.ensure_future(self._drain_asked.wait())
+        try:
+            await asyncio.wait({settling, drained}, return_when=asyncio.FIRST_COMPLETED)
+            if not settling.done():
+                return False
+            await settling
+            return True
+        finally:
+            for task in (settling, drained):
+                task.cancel()
+            await asyncio.wait({settling, drained})
 
     async def _until_device_fails(self, turns: Coroutine[Any, Any, Outcome]) -> Outcome:
         """Run the turns; a device that fails ends them at once, and the other node is told why."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -89,11 +90,21 @@ def test_frames_are_spread_and_gathered(code: int, bits: int) -> None:
 
 
 def reconcile_pair(
-    n: int, rate: float, told: float, budgeted: float, *, place: str = "random", frame: int = 65_536
+    n: int,
+    rate: float,
+    told: float,
+    budgeted: float,
+    *,
+    place: str = "random",
+    frame: int = 65_536,
+    as_sent: bool = False,
 ) -> tuple[object, object, np.ndarray]:
-    """Both nodes' Reconciled for n key bits of which `rate` differ, when the test bits showed `told`."""
+    """Both nodes' Reconciled for n key bits of which `rate` differ, when the test bits showed `told`; `as_sent`: the length
+    is not fixed from the budget."""
     config = DistillConfig(reconciler="ldpc", ldpc_frame=frame, error_margin=0.0)
     plan = plan_block(6 * n // 5, budgeted, config)
+    if as_sent:
+        plan = replace(plan, length=0)
     rng = np.random.default_rng(n)
     key = rng.integers(0, 2, plan.n, np.uint8)
     other = key.copy()
@@ -131,7 +142,7 @@ def test_bursts_and_combs_are_as_good_as_random_errors(place: str, n: int) -> No
 
 def test_a_low_estimate_costs_rounds_not_the_block() -> None:
     """The test bits happened to show less than the key has: the first syndromes do not suffice, further rows do."""
-    a, b, key = reconcile_pair(150_000, 0.0312, 0.026, 0.045)
+    a, b, key = reconcile_pair(150_000, 0.0312, 0.026, 0.045, as_sent=True)
     assert isinstance(a, Reconciled)
     assert isinstance(b, Reconciled)
     assert a.rounds == b.rounds > 1
@@ -151,6 +162,26 @@ def test_error_free_keys_are_recognised() -> None:
     assert isinstance(b, Reconciled)
     assert a.errors == b.errors == 0
     assert (b.key == key).all()
+
+
+def test_a_length_fixed_from_the_budget_begins_with_the_strongest_code_within_it() -> None:
+    plan = plan_block(60_000, 0.021, LDPC)
+    fixed, as_sent = first_layout(80, plan), first_layout(80, replace(plan, length=0))
+    assert as_sent.leak < fixed.leak <= plan.leak_budget
+    assert first_layout(0, plan) == fixed  # whatever the test bits show
+
+
+def test_a_frame_without_further_rows_is_tried_from_other_starting_points() -> None:
+    """This pattern of errors catches the decoder in a trapping set."""
+    plan = plan_block(15_000, 0.021, LDPC)
+    errors = (np.random.default_rng(96).random(plan.n) < 0.0165).astype(np.uint8)
+    key = np.random.default_rng(1).integers(0, 2, plan.n, np.uint8)
+    work = Correction(key ^ errors, first_layout(60, plan))
+    work.take(Correction(key, work.parts).syndromes(0), 0)
+    assert work.last(ROUNDS, plan.leak_budget)
+    assert work.correct(0, 0) is None
+    assert work.correct(0, 0, 6) == errors.sum()
+    assert (work.key == key).all()
 
 
 def test_a_wiped_node_keeps_nothing() -> None:

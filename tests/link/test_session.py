@@ -172,6 +172,28 @@ def test_host_stamps_that_are_off_do_not_matter(make_pair):
 
 
 @pytest.mark.parametrize("who", ["alice", "bob"])
+def test_drain_while_the_other_node_is_drained_and_settles_nothing(make_pair, who):
+    """The first drain ended the run on both nodes; this node's next run waits for a settlement that no one answers."""
+
+    async def main():
+        pair = await make_pair()
+        node = getattr(pair, who)
+
+        async def settle(_session):
+            await asyncio.Event().wait()
+
+        node.committer.settle = settle
+        node.task = asyncio.create_task(node.link.run())
+        await asyncio.sleep(0)
+        node.link.drain()
+        assert await asyncio.wait_for(node.task, 10) == "drained"
+        assert isinstance(node.session.failure, PeerClosed)  # the next run gets a session of its own
+        await pair.finish()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("who", ["alice", "bob"])
 def test_drain_finishes_and_stops_both(make_pair, who):
     async def body(pair):
         await pair.until(lambda: pair.bob.accepted >= 1)

@@ -61,3 +61,29 @@ def integer(value: int, name: str) -> int:
 def same_length(a: NDArray[Any], b: NDArray[Any], names: str) -> None:
     if len(a) != len(b):
         raise StatusError(Status.BAD_ARGUMENT, f"{names} must be of equal length, not {len(a)} and {len(b)}")
+
+
+class Workspaces:
+    """Scratch memory that is used again: fresh memory costs a page fault every 4 KiB, at some sizes more than the kernel itself.
+
+    Kernels zero theirs before they return. Two are kept, one a core, of at most `most` words each; append and pop of a list are
+    atomic, so any number of threads may share one object.
+    """
+
+    __slots__ = ("_kept", "_most")
+
+    def __init__(self, most: int = 1 << 24) -> None:
+        self._kept: list[NDArray[np.uint64]] = []
+        self._most = most
+
+    def take(self, words: int) -> NDArray[np.uint64]:
+        """At least `words` words of any content; to be given back with `keep`."""
+        try:
+            kept = self._kept.pop()
+        except IndexError:
+            return np.empty(words, np.uint64)
+        return kept if len(kept) >= words else np.empty(words, np.uint64)
+
+    def keep(self, workspace: NDArray[np.uint64]) -> None:
+        if len(workspace) <= self._most and len(self._kept) < 2:
+            self._kept.append(workspace)

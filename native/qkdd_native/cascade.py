@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qkdd_native._kernels import ffi, lib
-from qkdd_native.arrays import ByteLike, octets, pointer, size
+from qkdd_native.arrays import ByteLike, Workspaces, octets, pointer, size
 from qkdd_native.status import Status, StatusError, check
 
-# A workspace is tens of megabytes; fresh pages would cost as much as the correction. The kernel zeroes what it gives back.
-_KEPT_WORDS = 1 << 24
-_kept: list[NDArray[np.uint64]] = []
+_workspaces = Workspaces()
 
 
 class CascadeBlock:
@@ -47,7 +44,7 @@ class CascadeBlock:
         shape = size(frame_bits, "frame_bits"), size(in_flight, "in_flight")
         rate = float(error_rate) if math.isfinite(error_rate) else 0.0
         words = lib.qkdd_cascade_workspace(self.n, *shape, rate)
-        self._work = _workspace(words)
+        self._work = _workspaces.take(words)
         code = lib.qkdd_cascade_open(
             pointer(self._work), len(self._work), view, self.n, seed_view, *shape, rate, int(correct)
         )
@@ -76,8 +73,7 @@ class CascadeBlock:
         code = lib.qkdd_cascade_close(pointer(self._work), ffi.from_buffer("uint8_t[]", packed), errors)
         check(code, "CascadeBlock.close")
         work, self._work = self._work, np.empty(0, np.uint64)
-        if len(work) <= _KEPT_WORDS and len(_kept) < 2:
-            _kept.append(work)
+        _workspaces.keep(work)
         return packed, int(errors[0])
 
     def wipe(self) -> None:
@@ -91,11 +87,3 @@ class CascadeBlock:
 
     def __repr__(self) -> str:
         return f"<CascadeBlock {self.n} bits>"
-
-
-def _workspace(words: int) -> NDArray[np.uint64]:
-    try:
-        kept = _kept.pop()
-    except IndexError:
-        return np.empty(words, np.uint64)
-    return kept if len(kept) >= words else np.empty(words, np.uint64)

@@ -9,27 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qkdd_native._kernels import ffi, lib
-from qkdd_native.arrays import ByteLike, octets, pointer, size, vector
+from qkdd_native.arrays import ByteLike, Workspaces, octets, pointer, size, vector
 from qkdd_native.status import Status, StatusError, check
 
-# Fresh memory costs a page fault every 4 KiB, more than the product itself at some sizes; so two workspaces (one a core) are
-# kept. The kernel zeroes them. append and pop of a list are atomic.
-_KEPT_WORKSPACES = 2
-_KEPT_WORDS = 1 << 24
-_workspaces: list[NDArray[np.uint64]] = []
-
-
-def _workspace(words: int) -> NDArray[np.uint64]:
-    try:
-        kept = _workspaces.pop()
-    except IndexError:
-        return np.empty(words, np.uint64)
-    return kept if len(kept) >= words else np.empty(words, np.uint64)
-
-
-def _keep(workspace: NDArray[np.uint64]) -> None:
-    if len(workspace) <= _KEPT_WORDS and len(_workspaces) < _KEPT_WORKSPACES:
-        _workspaces.append(workspace)
+_workspaces = Workspaces()
+# looked up once: an attribute of `lib` costs as much as half a kilobyte of hashing
+_update, _hash_of = lib.qkdd_poly_hash_update, lib.qkdd_poly_hash_of
 
 
 def toeplitz_workspace(n: int, m: int) -> int:
@@ -53,9 +38,9 @@ def toeplitz(bits: NDArray[np.uint8], seed_bits: NDArray[np.uint8], m: int) -> N
             Status.BAD_ARGUMENT, f"toeplitz: the seed must have n + m - 1 = {n + m - 1} bits, not {len(seed_bits)}"
         )
     out = np.empty(m, np.uint8)
-    workspace = _workspace(lib.qkdd_toeplitz_workspace(n, m))
+    workspace = _workspaces.take(lib.qkdd_toeplitz_workspace(n, m))
     code = lib.qkdd_toeplitz(pointer(bits), n, pointer(seed_bits), m, pointer(out), pointer(workspace), len(workspace))
-    _keep(workspace)
+    _workspaces.keep(workspace)
     check(code, "toeplitz")
     return out
 
@@ -80,11 +65,11 @@ def toeplitz_packed(bits: ByteLike, n: int, seed: ByteLike, m: int) -> bytearray
     views = octets(bits, "bits"), octets(seed, "seed")
     check_sizes(len(views[0]), n, len(views[1]), m)
     out = bytearray((m + 7) // 8)
-    workspace = _workspace(lib.qkdd_toeplitz_workspace(n, m))
+    workspace = _workspaces.take(lib.qkdd_toeplitz_workspace(n, m))
     code = lib.qkdd_toeplitz_packed(
         views[0], n, views[1], m, ffi.from_buffer("uint8_t[]", out), pointer(workspace), len(workspace)
     )
-    _keep(workspace)
+    _workspaces.keep(workspace)
     check(code, "toeplitz_packed")
     return out
 
@@ -153,7 +138,7 @@ class PolyHash:
         """Append bytes; returns itself."""
         # bytes go to C as they are: a pointer made first costs as much as a kilobyte of hashing
         view = data if type(data) is bytes else octets(data, "data")
-        lib.qkdd_poly_hash_update(self._state, view, len(view))
+        _update(self._state, view, len(view))
         return self
 
     def digest(self) -> bytes:
@@ -184,7 +169,7 @@ def poly_hash(data: ByteLike, key: ByteLike) -> bytes:
     view = data if type(data) is bytes else octets(data, "data")
     secret = key if type(key) is bytes and len(key) == 16 else _element(key, "key")
     out = ffi.new(_DIGEST)
-    lib.qkdd_poly_hash_of(secret, view, len(view), out)
+    _hash_of(secret, view, len(view), out)
     digest: bytes = ffi.buffer(out)[:]
     return digest
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qkdd_native._kernels import ffi, lib
-from qkdd_native.arrays import pointer, size, vector
+from qkdd_native.arrays import Workspaces, pointer, size, vector
 from qkdd_native.status import Status, StatusError, check
 
 FAMILY = Path(__file__).parent / "codes" / "bsc.qc"
@@ -22,6 +22,8 @@ LIFTING_MOST = 4096
 TABLE = 64  # entries of a table, one a magnitude
 GOLDEN = 0.6180339887498949  # multiples of it modulo 1 are spread evenly
 KNOWN = 127  # value of a bit that cannot be wrong
+
+_workspaces = Workspaces()
 
 
 class LdpcCode:
@@ -192,7 +194,7 @@ class LdpcCode:
         if len(syndrome) != rows * self.lifting or len(prior) != self.size:
             raise StatusError(Status.BAD_ARGUMENT, "syndrome or prior are not of this code's size")
         iterations = size(iterations, "iterations", 10_000)
-        workspace = np.empty(self._workspace(rows), np.uint64)
+        workspace = _workspaces.take(self._workspace(rows))
         errors, used = np.empty(self.size, np.uint8), ffi.new("uint32_t *")
         code = lib.qkdd_ldpc_decode(
             self._code(rows),
@@ -207,6 +209,7 @@ class LdpcCode:
             pointer(errors),
             used,
         )
+        _workspaces.keep(workspace)
         check(code, "decode")
         taken = int(used[0])
         return (errors, taken) if taken <= iterations else (None, iterations)

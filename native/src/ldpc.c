@@ -25,12 +25,7 @@ static int sound(const qkdd_ldpc_code *code) {
 
 static size_t stride_of(const qkdd_ldpc_code *code) { return code->lifting + LDPC_PAD; }
 
-/* Bytes of messages: plain, or compressed with two magnitudes a check, whichever is more. */
-static size_t message_bytes(const qkdd_ldpc_code *code) {
-    const size_t edges = code->starts[code->rows], plain = edges * code->lifting;
-    const size_t compressed = plain / 4 + 2 * (size_t)code->rows * code->lifting;
-    return plain > compressed ? plain : compressed;
-}
+static size_t message_bytes(const qkdd_ldpc_code *code) { return (size_t)code->starts[code->rows] * code->lifting; }
 
 static size_t padded(size_t bytes) { return (bytes + LDPC_PAD - 1) / LDPC_PAD * LDPC_PAD; }
 
@@ -97,7 +92,6 @@ qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome
         satisfied = qkdd_avx2_ldpc_satisfied;
     }
 #endif
-    memset(workspace, 0, needed * 8);
     int8_t *memory = (int8_t *)(((uintptr_t)workspace + LDPC_PAD - 1) / LDPC_PAD * LDPC_PAD);
     ldpc_state state = {.code = code, .stride = stride, .values = memory};
     memory += 2 * code->columns * stride;
@@ -105,6 +99,10 @@ qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome
     state.target = (uint8_t *)memory, memory += checks;
     state.turn = (uint32_t *)(void *)memory, memory += 4 * code->columns;
     state.current = (uint8_t *)memory;
+    /* the values are written before they are read */
+    memset(state.messages, 0, message_bytes(code));
+    memset(state.turn, 0, 4 * code->columns);
+    memset(state.current, 0, code->columns);
     for (size_t column = 0; column < code->columns; column++) {
         memcpy(ldpc_array(&state, column, 0), prior + column * z, z);
         memcpy(ldpc_array(&state, column, 0) + z, prior + column * z, LDPC_PAD);
@@ -191,9 +189,7 @@ static inline size_t negative(lanes16 a) {
 #define MAX larger
 #define LOOKUP lookup
 #define NEGATIVE negative
-#define RECALL(kept)
 #define MESSAGE(slot) load(state->messages + (slot)*LANES)
-#define REMEMBER(kept, usual, other)
 #define OUT(slot, in, least, usual, other, sign) \
     message(state->messages + (slot)*LANES, in, least, usual, other, sign)
 #include "ldpc_layer.h"

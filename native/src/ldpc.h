@@ -18,7 +18,7 @@ typedef struct {
     int8_t *values;     /* [columns][2][stride] */
     uint32_t *turn;     /* [columns] */
     uint8_t *current;   /* [columns]: 0 or 1 */
-    int8_t *messages;   /* [edges][lifting], or in compressed form, see ldpc_layer.h */
+    int8_t *messages;   /* [edges][lifting] */
     uint8_t *target;    /* [rows][lifting]: 0x80 where the parity must be odd */
 } ldpc_state;
 

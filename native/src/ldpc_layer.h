@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Layered min-sum on one vector of lanes along the lifting. Included once a variant, with: V, LANES, LOAD (unaligned), STORE (aligned),
  * ONE (a byte in every lane), XOR, SUBS, ADDS (saturating), SIZE (magnitude, at most LDPC_TOP), MIN, MAX (bytes up to LDPC_TOP),
- * LOOKUP, NEGATIVE (count of negative lanes), NAME, TARGET, and how messages are kept, of slot = edge · vectors of a column + vector:
- * RECALL (row's slot: declares what MESSAGE needs), MESSAGE (slot), REMEMBER (row's slot, usual, other), OUT (slot, in, size, sign):
- * the new message, which is kept.
+ * LOOKUP, NEGATIVE (count of negative lanes), NAME, TARGET, and the messages, of slot = edge · vectors of a column + vector:
+ * MESSAGE (slot), OUT (slot, in, least, usual, other, sign): the new message, which is kept.
  *
  * Two equal smallest magnitudes make the second equal to the first, so "magnitude is the smallest" needs no index. */
 
@@ -27,11 +26,8 @@ TARGET size_t NAME(ldpc_iterate)(const ldpc_state *state, const uint8_t table[LD
             state->current[column] = !state->current[column];
         }
         for (size_t lane = 0; lane < lifting; lane += LANES) {
-            const size_t kept = row * vectors + lane / LANES;
-            (void)kept; /* where messages are not kept in short */
             const size_t slot = first * vectors + lane / LANES * degree;
             V least = ONE(LDPC_TOP), second = ONE(LDPC_TOP), sign = LOAD(state->target + row * lifting + lane);
-            RECALL(kept)
             for (uint32_t e = 0; e < degree; e++) {
                 const int8_t *value = from[e] + lane - (lane >= wrap[e] ? lifting : 0);
                 V in = SUBS(LOAD(value), MESSAGE(slot + e));
@@ -43,7 +39,6 @@ TARGET size_t NAME(ldpc_iterate)(const ldpc_state *state, const uint8_t table[LD
             }
             unsatisfied += NEGATIVE(sign);
             const V usual = LOOKUP(least, table), other = LOOKUP(second, table);
-            REMEMBER(kept, usual, other)
             for (uint32_t e = 0; e < degree; e++) {
                 V in = LOAD(held + e * LANES);
                 STORE(to[e] + lane, ADDS(in, OUT(slot + e, in, least, usual, other, sign)));
@@ -87,7 +82,5 @@ TARGET int NAME(ldpc_satisfied)(const ldpc_state *state) {
 #undef MAX
 #undef LOOKUP
 #undef NEGATIVE
-#undef RECALL
 #undef MESSAGE
-#undef REMEMBER
 #undef OUT

@@ -40,18 +40,11 @@ AVX2 __m256i avx2_out(int8_t *place, __m256i in, __m256i least, __m256i usual, _
 #define MAX _mm256_max_epu8
 #define LOOKUP avx2_lookup
 #define NEGATIVE(a) ((size_t)__builtin_popcount((unsigned)_mm256_movemask_epi8(a)))
-#define RECALL(kept)
 #define MESSAGE(slot) LOAD(state->messages + (slot)*LANES)
-#define REMEMBER(kept, usual, other)
 #define OUT(slot, in, least, usual, other, sign) avx2_out(state->messages + (slot)*LANES, in, least, usual, other, sign)
 #include "ldpc_layer.h"
 
-/* Messages of a check differ in sign and in which of two magnitudes they have: a vector of checks keeps the two magnitudes, an edge
- * two masks of a bit a lane. That is a quarter of the memory. Behind the edges' masks come the magnitudes. */
 #define AVX512 __attribute__((target("avx512f,avx512bw,popcnt"))) static inline
-typedef struct {
-    __mmask64 least, negative;
-} masks;
 AVX512 __m512i avx512_lookup(__m512i a, const uint8_t *table) {
     __m512i out = _mm512_setzero_si512();
     for (int part = 0; part < 4; part++) {
@@ -63,21 +56,14 @@ AVX512 __m512i avx512_lookup(__m512i a, const uint8_t *table) {
     return out;
 }
 AVX512 __m512i avx512_size(__m512i a) { return _mm512_abs_epi8(a); }
-AVX512 __m512i avx512_message(masks m, __m512i usual, __m512i other) {
-    __m512i size = _mm512_mask_blend_epi8(m.least, usual, other);
-    return _mm512_mask_sub_epi8(size, m.negative, _mm512_setzero_si512(), size);
-}
-AVX512 __m512i avx512_out(masks *place, __m512i in, __m512i least, __m512i usual, __m512i other, __m512i sign) {
-    masks m = {_mm512_cmpeq_epi8_mask(avx512_size(in), least), _mm512_movepi8_mask(_mm512_xor_si512(sign, in))};
-    *place = m;
-    return avx512_message(m, usual, other);
+AVX512 __m512i avx512_out(int8_t *place, __m512i in, __m512i least, __m512i usual, __m512i other, __m512i sign) {
+    __m512i size = _mm512_mask_blend_epi8(_mm512_cmpeq_epi8_mask(avx512_size(in), least), usual, other);
+    __mmask64 negative = _mm512_movepi8_mask(_mm512_xor_si512(sign, in));
+    __m512i out = _mm512_mask_sub_epi8(size, negative, _mm512_setzero_si512(), size);
+    _mm512_store_si512(place, out);
+    return out;
 }
 
-AVX512 __m512i avx512_plain(int8_t *place, __m512i in, __m512i least, __m512i usual, __m512i other, __m512i sign) {
-    masks m = {_mm512_cmpeq_epi8_mask(avx512_size(in), least), _mm512_movepi8_mask(_mm512_xor_si512(sign, in))};
-    __m512i out= avx512_message(m, usual, other);
-    _mm512_store_si512(place,out); return out;
-}
 #define TARGET __attribute__((target("avx512f,avx512bw,popcnt")))
 #define NAME(x) qkdd_avx512_##x
 #define V __m512i
@@ -93,12 +79,7 @@ AVX512 __m512i avx512_plain(int8_t *place, __m512i in, __m512i least, __m512i us
 #define MAX _mm512_max_epu8
 #define LOOKUP avx512_lookup
 #define NEGATIVE(a) ((size_t)__builtin_popcountll(_mm512_movepi8_mask(a)))
-#define PLACE(slot) ((masks *)(void *)state->messages + (slot))
-#define MAGNITUDES(kept) \
-    (state->messages + code->starts[code->rows] * vectors * sizeof(masks) + (kept) * 2 * LANES)
-#define RECALL(kept)
 #define MESSAGE(slot) LOAD(state->messages + (slot)*LANES)
-#define REMEMBER(kept, usual, other)
-#define OUT(slot, in, least, usual, other, sign) avx512_plain(state->messages + (slot)*LANES, in, least, usual, other, sign)
+#define OUT(slot, in, least, usual, other, sign) avx512_out(state->messages + (slot)*LANES, in, least, usual, other, sign)
 #include "ldpc_layer.h"
 #endif

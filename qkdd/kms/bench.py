@@ -16,7 +16,8 @@ from qkdd.core.audit import AuditLog
 from qkdd.core.clock import SystemClock
 from qkdd.core.counters import RecordingMeter
 from qkdd.core.secret import Secret
-from qkdd.kms.config import KmsConfig, KmsIdentity, Limits, Listener, NodePlane, Pair, Peer, Sae
+from qkdd.kms.config import KmsConfig, KmsIdentity, Limits, NodePlane, Pair, Peer, Sae
+from qkdd.kms.listener_config import Listener
 from qkdd.kms.plane import Announce, Held, Holds, Lent, Noted
 from qkdd.kms.schema import kms_store
 from qkdd.kms.service import KeyService

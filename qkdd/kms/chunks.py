@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from qkdd.core.database import Upsert
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
-from qkdd.kms.errors import ChunkConflict, PoolFull
+from qkdd.kms.errors import ChunkConflict, ChunkVoided, PoolFull
 from qkdd.kms.schema import CHUNKS, DRAWABLE, MATERIAL, PIECES, POOLS, ChunkState
+from qkdd.kms.source_config import OWN
 
 _GRANTS = 64  # most chunks in one change of ownership
 
@@ -56,11 +57,19 @@ def pool_bytes(connection: sa.Connection, peer: str) -> dict[str, int]:
 
 
 def ingest(connection: sa.Connection, own: str, new: NewChunk, sealer: Sealer, limit: int) -> bool:
-    """Store a chunk; False if it was known. Raises ChunkConflict if it is known with other facts, PoolFull."""
-    known = connection.execute(sa.select(CHUNKS).where(CHUNKS.c.chunk_id == new.chunk_id)).one_or_none()
+    """Store a chunk; False if it was known. Raises ChunkConflict if it is known otherwise, ChunkVoided, PoolFull."""
+    known = connection.execute(
+        sa.select(CHUNKS, MATERIAL.c.sealed)
+        .join(MATERIAL, MATERIAL.c.row == CHUNKS.c.row, isouter=True)
+        .where(CHUNKS.c.chunk_id == new.chunk_id)
+    ).one_or_none()
     if known is not None:
+        if json.loads(known.about).get("voided"):
+            raise ChunkVoided(f"chunk {new.chunk_id} was voided", chunk=new.chunk_id)
         if (known.peer, known.link, known.idx, known.bytes) != (new.peer, new.link, new.index, len(new.material)):
             raise ChunkConflict(f"chunk {new.chunk_id} is known with other facts", chunk=new.chunk_id)
+        if known.sealed is not None and not sealer.open(known.sealed, place(new.chunk_id)).same_as(new.material):
+            raise ChunkConflict(f"chunk {new.chunk_id} is known with another value", chunk=new.chunk_id)
         return False
     held = connection.execute(sa.select(sa.func.coalesce(sa.func.sum(POOLS.c.bytes), 0))).scalar_one()
     if held + len(new.material) > limit:
@@ -79,6 +88,8 @@ def ingest(connection: sa.Connection, own: str, new: NewChunk, sealer: Sealer, l
             epoch=0,
             state=ChunkState.WAITING,
             about=json.dumps(new.about, sort_keys=True),
+            source=new.about.get("source") or OWN,
+            epsilon=new.about.get("epsilon"),
         )
     )
     (row,) = result.inserted_primary_key or (None,)

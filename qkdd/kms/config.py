@@ -16,46 +16,8 @@ from qkdd.core.units import Seconds
 from qkdd.core.zeroise import ZeroiseConfig, store_files
 from qkdd.kms.classes import KeyClass
 from qkdd.kms.exchange import CURVES
-from qkdd.kms.sources import SourceConfig
-from qkdd.peer.tls import Suite, TlsProfile
-
-
-def address(text: str) -> tuple[str, int]:
-    """Host and port of "127.0.0.1:8441" or "[::1]:8441". Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} is not of the form host:port")
-    return host.strip("[]"), int(port)
-
-
-class Listener(Section, frozen=True, kw_only=True):
-    """An address and the TLS that is spoken there. One PKI per listener. Port 0 takes a free one."""
-
-    listen: str
-    certificate: str
-    key: str
-    trust: str
-    crl: str | None = None
-    groups: tuple[str, ...] = ()
-
-    def check(self) -> Iterator[tuple[str, str, str]]:
-        try:
-            address(self.listen)
-        except ValueError as error:
-            yield "listen", str(error), 'write "127.0.0.1:8441"'
-
-    def profile(self, name: str, suite: Suite, identity: str | None = None) -> TlsProfile:
-        """The TLS profile of this listener; with `identity` the same credentials for connecting to that peer."""
-        return TlsProfile(
-            certificate=Path(self.certificate),
-            key=Path(self.key),
-            trust=Path(self.trust),
-            crl=Path(self.crl) if self.crl is not None else None,
-            suite=suite,
-            groups=self.groups,
-            identity=identity,
-            name=name,
-        )
+from qkdd.kms.listener_config import Listener, address
+from qkdd.kms.source_config import OWN, SourceConfig
 
 
 class NodePlane(Listener, frozen=True, kw_only=True):
@@ -227,7 +189,8 @@ class KmsConfig(Section, frozen=True, kw_only=True):
     def key_files(self) -> list[Path]:
         """Every file with a key that this KMS is given; the master key first."""
         listeners = (self.node_plane, self.kms_plane, *self.sae.values())
-        return [Path(p) for p in (self.kms.master_key, *(e.key for e in listeners), *self.zeroise.also)]
+        foreign = [e.key for s in self.sources.values() for e in (s.etsi020, s.etsi014, s.etsi004) if e is not None]
+        return [Path(p) for p in (self.kms.master_key, *(e.key for e in listeners), *foreign, *self.zeroise.also)]
 
     def store_files(self) -> list[Path]:
         """Files of the embedded store; none with PostgreSQL."""
@@ -242,12 +205,13 @@ class KmsConfig(Section, frozen=True, kw_only=True):
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         seen: dict[str, str] = {}
-        planes = {"node_plane": self.node_plane, "kms_plane": self.kms_plane}
-        for name, plane in {**planes, **{f"sae.{n}": s for n, s in self.sae.items()}}.items():
+        planes: dict[str, Listener] = {"node_plane": self.node_plane, "kms_plane": self.kms_plane}
+        pushed = {f"sources.{n}.etsi020": s.etsi020 for n, s in self.sources.items() if s.etsi020 is not None}
+        for name, plane in {**planes, **{f"sae.{n}": s for n, s in self.sae.items()}, **pushed}.items():
             if plane.listen in seen and not plane.listen.endswith(":0"):
                 yield f"{name}.listen", f"{plane.listen} is taken by {seen[plane.listen]}", "give each its own port"
             seen[plane.listen] = name
-            if plane.crl is None and name != "sae.classical":
+            if plane.crl is None and name != "sae.classical" and name not in pushed:
                 yield f"{name}.crl", "a post-quantum listener needs a revocation list", "`qkdd pki crl` makes one"
         for name in self.sae:
             if name not in ("post-quantum", "classical"):
@@ -280,5 +244,7 @@ class KmsConfig(Section, frozen=True, kw_only=True):
         for name, source in self.sources.items():
             if source.link not in links:
                 yield f"sources.{name}.link", f"no peer has a link {source.link!r}", "name it in `links` of the peer"
-            if folders.setdefault(source.directory, name) != name:
+            if name == OWN:
+                yield f"sources.{name}", "is the name of our own nodes' key", "name it otherwise"
+            if source.directory and folders.setdefault(source.directory, name) != name:
                 yield f"sources.{name}.directory", f"is also that of {folders[source.directory]}", "one folder each"

@@ -84,6 +84,14 @@ class ChunkConflict(KmsError):
     status = 400
 
 
+class ChunkVoided(KmsError):
+    code = "QKD-KMS-VOIDED"
+    kind = Kind.KEY_MATERIAL
+    meaning = "Key was brought under an id that whoever brought it has voided before; it was not stored."
+    default_remedy = "Nothing: a voided key is gone for good. Bring new key under new ids."
+    status = 400
+
+
 class PoolFull(KmsError):
     code = "QKD-KMS-POOL-FULL"
     kind = Kind.TRANSIENT

@@ -31,6 +31,10 @@ class InternalFailure(KmsError):
     retry_after = 5
 
 
+class BodyLate(RequestRefused):
+    """A body did not come in time; an interface may have a status of its own for it."""
+
+
 def caller(request: web.Request) -> Negotiated:
     """The other end's identity and role from its certificate; asked once per connection."""
     transport = request.transport
@@ -54,7 +58,7 @@ async def read_body(request: web.Request, limit: int, clock: Clock) -> bytes:
                 if len(body) > limit:
                     raise RequestRefused("the body is too long", max_bytes=limit)
     except TimeoutError:
-        raise RequestRefused("the body did not come in time") from None
+        raise BodyLate("the body did not come in time") from None
     return bytes(body)
 
 

@@ -19,6 +19,10 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "qkdd_kms_requests_total": (("plane", "status"), "HTTP answers."),
     "qkdd_kms_certificate_expiry_seconds": (("listener",), "Time left until a listener's certificate expires."),
     "qkdd_kms_source_files_total": (("source", "result"), "Key files of watched folders: stored or refused."),
+    "qkdd_kms_source_keys_total": (
+        ("source", "result"),
+        "Keys of other makers' key management systems: stored, refused, voided, failed_to_void, key_not_present, gone.",
+    ),
     "qkdd_tamper_inputs_lost": ((), "Configured tamper inputs that cannot be read."),
     "qkdd_kms_pool_bits": (("peer", "owner"), "Key that can still be drawn."),
 }

@@ -7,6 +7,7 @@ only in `material`, sealed.
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 
 import sqlalchemy as sa
@@ -49,6 +50,8 @@ CHUNKS = sa.Table(
     sa.Column("epoch", sa.BigInteger, nullable=False),  # counts changes of owner
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("about", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False, server_default="own"),  # name of a source, or our own nodes
+    sa.Column("epsilon", sa.Float),  # claimed
     sa.Index("chunks_by_state", "state", "row"),
 )
 
@@ -133,6 +136,38 @@ EXCHANGES = sa.Table(
     sa.Column("sealed", sa.LargeBinary, nullable=False),  # its private keys
 )
 
+# Key streams (ETSI GS QKD 004). Both sites know a stream; `drawing` is the KMS that cuts its keys.
+STREAMS = sa.Table(
+    "streams",
+    METADATA,
+    sa.Column("ksid", sa.Text, primary_key=True),
+    sa.Column("peer", sa.Text, nullable=False),  # the other KMS, whose link pays
+    sa.Column("drawing", sa.Text, nullable=False),
+    sa.Column("qos", sa.Text, nullable=False),  # qkdd.kms.stream_messages.Qos
+    sa.Column("created", sa.Float, nullable=False),  # service time
+)
+
+STREAM_ENDS = sa.Table(
+    "stream_ends",
+    METADATA,
+    sa.Column("ksid", sa.Text, primary_key=True),
+    sa.Column("end", sa.BigInteger, primary_key=True, autoincrement=False),  # 0: who opened it, 1: the other
+    sa.Column("sae", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # qkdd.kms.streams.EndState
+    sa.Column("next", sa.BigInteger, nullable=False),  # index that it gets when it names none
+    sa.Column("touched", sa.Float, nullable=False),  # service time of its last call
+)
+
+# Which key of the pool is which chunk of a stream; at the drawing site.
+STREAM_KEYS = sa.Table(
+    "stream_keys",
+    METADATA,
+    sa.Column("ksid", sa.Text, primary_key=True),
+    sa.Column("idx", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+)
+
 META = sa.Table("meta", METADATA, sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.Float))
 
 
@@ -168,7 +203,23 @@ def _version_4(connection: sa.Connection) -> None:
             connection.exec_driver_sql(f"ALTER TABLE allocations ADD COLUMN {name} {kind}")
 
 
-MIGRATIONS = (_version_1, _version_2, _version_3, _version_4)
+def _version_5(connection: sa.Connection) -> None:
+    """Source and claimed epsilon of a chunk where a draw can ask for them; key streams."""
+    for table in (STREAMS, STREAM_ENDS, STREAM_KEYS):
+        table.create(connection, checkfirst=True)
+    columns = {column["name"] for column in sa.inspect(connection).get_columns("chunks")}
+    if "source" in columns:
+        return
+    connection.exec_driver_sql("ALTER TABLE chunks ADD COLUMN source TEXT NOT NULL DEFAULT 'own'")
+    connection.exec_driver_sql("ALTER TABLE chunks ADD COLUMN epsilon DOUBLE PRECISION")
+    rows = connection.execute(sa.select(CHUNKS.c.row, CHUNKS.c.about).where(CHUNKS.c.state != ChunkState.SPENT)).all()
+    for row, about in rows:
+        facts = json.loads(about)
+        values = {"source": facts.get("source") or "own", "epsilon": facts.get("epsilon")}
+        connection.execute(CHUNKS.update().where(CHUNKS.c.row == row).values(**values))
+
+
+MIGRATIONS = (_version_1, _version_2, _version_3, _version_4, _version_5)
 
 
 def kms_store(place: Place) -> Database:

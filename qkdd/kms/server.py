@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -22,11 +22,13 @@ from qkdd.core.tamper import TamperWatch
 from qkdd.core.zeroise import EXIT_ZEROISED, Report, refuse_zeroised, zeroise
 from qkdd.kms.access import SaeAccess
 from qkdd.kms.admin import ROUTES
-from qkdd.kms.config import KmsConfig, address
+from qkdd.kms.config import KmsConfig
 from qkdd.kms.connections import IdleConnections
 from qkdd.kms.etsi014 import Etsi014
 from qkdd.kms.etsi014_codec import error_body
+from qkdd.kms.etsi020 import Etsi020
 from qkdd.kms.http import errors_as
+from qkdd.kms.listener_config import address
 from qkdd.kms.metrics import KmsMeter
 from qkdd.kms.plane import PeerKms
 from qkdd.kms.planes import KmsPlane, NodePlane
@@ -34,6 +36,7 @@ from qkdd.kms.rotation import Rotation, siblings
 from qkdd.kms.schema import kms_store
 from qkdd.kms.service import KeyService
 from qkdd.kms.skip import Skip
+from qkdd.kms.source_config import Etsi020Source, SourceConfig
 from qkdd.kms.sources import WatchedFolder
 from qkdd.peer.audit_key import CertificateSigner
 from qkdd.peer.tls import Suite, TlsContext, client_context, self_test, server_context
@@ -67,6 +70,7 @@ class KmsServer:
         self._clock: Clock = clock or SystemClock()
         self._contexts: list[TlsContext] = []
         self._runners: list[web.AppRunner] = []
+        self._closing: list[Callable[[], Awaitable[None]]] = []
         self._idle = IdleConnections(self._clock, config.limits.idle_timeout)
         self._audit: AuditLog | None = None
         self._background: asyncio.Task[None] | None = None
@@ -127,6 +131,9 @@ class KmsServer:
         node_app = NodePlane(service, clock, self.meter).application()
         await self._listen("kms_plane", kms_app, plane.listen, server_context(kms_profile, clock))
         await self._listen("node_plane", node_app, config.node_plane.listen, server_context(node_profile, clock))
+        for name, source in config.sources.items():
+            if source.etsi020 is not None:
+                await self._listen_020(service, name, source, source.etsi020)
         if config.kms.metrics is not None:
             metrics = web.Application()
             metrics.router.add_get("/metrics", self._metrics)
@@ -138,6 +145,17 @@ class KmsServer:
             self._continue_rotation(self._rotation)
         self._background = asyncio.create_task(self._run_background(service))
         self._background.add_done_callback(self._ended)
+
+    async def _listen_020(self, service: KeyService, name: str, source: SourceConfig, listener: Etsi020Source) -> None:
+        place, clock = f"sources.{name}.etsi020", self._clock
+        contexts = {}
+        for initiator in listener.initiators if listener.callback_urls else ():
+            contexts[initiator] = client_context(listener.profile(place, listener.suite, initiator), clock)
+        self._contexts += contexts.values()
+        made = Etsi020(name, source, service, contexts, clock, self.meter)
+        self._closing.append(made.close)
+        profile = listener.profile(place, listener.suite)
+        await self._listen(place, made.application(), listener.listen, server_context(profile, clock))
 
     def _sae_application(self, service: KeyService, name: str, in_flight: Counter[str]) -> web.Application:
         app = web.Application(middlewares=[errors_as(error_body, f"sae.{name}", self.meter)])
@@ -154,7 +172,8 @@ class KmsServer:
             group.create_task(service.run_background())
             group.create_task(self._idle.run())
             for name, source in self.config.sources.items():
-                group.create_task(WatchedFolder(name, source, service, self._clock, self.meter).run())
+                if source.directory:
+                    group.create_task(WatchedFolder(name, source, service, self._clock, self.meter).run())
             group.create_task(TamperWatch(self.config.zeroise, self._clock, self.meter, self._tampered).run())
 
     @property
@@ -257,6 +276,9 @@ class KmsServer:
             await asyncio.wait([rotating])
         runners, self._runners = self._runners, []
         await asyncio.gather(*(runner.cleanup() for runner in runners))
+        closing, self._closing = self._closing, []
+        for close in closing:
+            await close()
         task, self._background = self._background, None
         if task is not None:
             task.cancel()

@@ -5,13 +5,16 @@ One object for its users; the work is done in `draws`, `upkeep`, `answers` and `
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+
 from qkdd.core.audit import AuditLog
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
 from qkdd.core.database import Database
+from qkdd.core.etsi020 import AckStatus
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
-from qkdd.kms import allocations, chunks
+from qkdd.kms import allocations, chunks, intake
 from qkdd.kms.answers import Answers
 from qkdd.kms.batch import Key, KeyBatch
 from qkdd.kms.config import KmsConfig
@@ -104,6 +107,20 @@ class KeyService:
             self.site.meter.add("qkdd_kms_chunks_total", link=link)
             self.site.audit.write("chunk stored", chunk=chunk_id, link=link, node=node, bytes=len(material))
         self._upkeep.wake()
+
+    async def void_chunks(self, source: str, link: str, ids: list[str] | None) -> dict[str, AckStatus]:
+        """Chunks of a source, or all that are not drawn (None): what became of each. Raises StorageFull, StorageFailed."""
+        peer = self.peer_of_link(link)
+
+        def work(connection: sa.Connection) -> dict[str, AckStatus]:
+            wanted = ids if ids is not None else intake.not_drawn(connection, source)
+            return {chunk_id: intake.void_one(connection, source, peer, link, chunk_id) for chunk_id in wanted}
+
+        done = await self.site.run(work)
+        voided = sum(status is AckStatus.VOIDED for status in done.values())
+        self.site.audit.write("chunks voided", source=source, asked=len(done), voided=voided)
+        await self.site.audit.settled()
+        return done
 
     def partners(self, sae: str) -> list[str]:
         """Those with whom an application may share keys, in either direction, sorted."""

@@ -12,7 +12,6 @@ import binascii
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -20,30 +19,19 @@ import msgspec
 
 from qkdd.core import log
 from qkdd.core.clock import Clock
-from qkdd.core.config import Section
 from qkdd.core.counters import Meter
 from qkdd.core.errors import Kind, QkddError
 from qkdd.core.secret import Secret
 from qkdd.core.zeroise import erase_file
 from qkdd.kms.errors import ChunkConflict, KmsError
 from qkdd.kms.key_ids import canonical
+from qkdd.kms.source_config import SourceConfig
 
 FORMAT = "qkdd key file 1"
 _PERIOD = 0.5
 _LARGEST = 16 << 20
 _LOG = log.get("kms")
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-
-
-class SourceConfig(Section, frozen=True, kw_only=True):
-    """[sources.NAME]: files of `link` appear in `directory`; both sites need one, and the files' ids must be equal."""
-
-    directory: str
-    link: str
-
-    def check(self) -> Iterator[tuple[str, str, str]]:
-        if not self.directory:
-            yield "directory", "is empty", "name a folder that only the service's user may write"
 
 
 class KeyFileRefused(KmsError):
@@ -112,7 +100,7 @@ class WatchedFolder:
                 "class": file.class_,
                 "auth": file.auth,
                 "proof": file.proof,
-                "epsilon": file.epsilon,
+                "epsilon": file.epsilon if file.epsilon is not None else self._config.epsilon,
                 "source": self._name,
             }
             try:

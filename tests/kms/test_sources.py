@@ -18,7 +18,8 @@ from qkdd.keys import KeysConfig
 from qkdd.keys.sinks.config import FileSink
 from qkdd.keys.sinks.contract import Item
 from qkdd.keys.sinks.factory import make_sink
-from qkdd.kms.sources import SourceConfig, WatchedFolder
+from qkdd.kms.source_config import SourceConfig
+from qkdd.kms.sources import WatchedFolder
 
 from .local import SITES, World, world
 

@@ -100,7 +100,10 @@ def zeroise(directory: Path, keys: list[Path], stores: list[Path], reason: str, 
             erased += 1
     text = json.dumps({"time": round(wall, 3), "reason": reason, "erased": erased, "failed": failed}) + "\n"
     try:
-        _write(directory / MARK, text.encode())
+        scratch = directory / f"{MARK}.new"
+        _write(scratch, text.encode())
+        scratch.replace(directory / MARK)  # whoever sees the mark sees all of it
+        _sync(directory)
     except OSError as error:
         failed.append(f"{directory / MARK}: {error.strerror}")
     return Report(time.monotonic() - start, erased, tuple(failed))

@@ -17,9 +17,8 @@ from qkdd.core.database import is_alive, owner
 from qkdd.core.errors import StorageFailed
 from qkdd.core.sealing import Sealer
 from qkdd.kms import chunks
-from qkdd.kms.allocation import EVERYTHING, Allocation, Conflict, Fetched, FetchRefused, Origin, Piece, from_row
-from qkdd.kms.classes import KeyClass
-from qkdd.kms.key_ids import key_id, split
+from qkdd.kms.allocation import EVERYTHING, Allocation, Conflict, Origin, Piece, from_row
+from qkdd.kms.key_ids import key_id
 from qkdd.kms.mixing import Mixer
 from qkdd.kms.schema import (
     ALLOCATIONS,
@@ -220,7 +219,7 @@ def deliver(
     changed = connection.execute(_DELIVERED, {"of": allocation.id, "by": owner(connection)}).one_or_none()
     if changed is None:
         raise StorageFailed("the store was lost while a draw was under way; its reservation is no longer ours")
-    text, rows, origin = _text(connection, sealer, allocation)
+    text, rows, origin = text_of(connection, sealer, allocation)
     if allocation.mix is not None:
         mixer, size = Mixer(sealer, own, peer, allocation), allocation.key_bytes
         text = b"".join(
@@ -271,81 +270,6 @@ def record(connection: sa.Connection, peer: str, allocation: Allocation, expecte
     return None
 
 
-def fetch(
-    connection: sa.Connection,
-    sealer: Sealer,
-    own: str,
-    master: str,
-    slave: str,
-    ids: list[str],
-    now: float,
-    window: float,
-) -> list[Fetched] | FetchRefused:
-    """The keys that `master` obtained and `slave` may have, all or none (ETSI GS QKD 014, 5.4)."""
-    known: dict[bytes, sa.Row[tuple[object, ...]]] = {}
-    wanted: list[tuple[str, bytes, int, bool]] = []
-    missing = False
-    for text in ids:
-        parts = split(text)
-        row = None
-        if parts is not None:
-            row = (
-                known.get(parts[0])
-                or connection.execute(
-                    sa.select(ALLOCATIONS).where(
-                        ALLOCATIONS.c.id == parts[0],
-                        ALLOCATIONS.c.state.in_([AllocationState.DELIVERED, AllocationState.RECORDED]),
-                    )
-                ).one_or_none()
-            )
-        if parts is None or row is None or parts[1] >= row.amount:
-            missing = True
-            continue
-        known[parts[0]] = row
-        if row.master != master or slave not in json.loads(row.slaves):
-            return FetchRefused("entitlement")
-        given = connection.execute(
-            sa.select(DELIVERIES.c.time).where(
-                DELIVERIES.c.allocation == parts[0], DELIVERIES.c.number == parts[1], DELIVERIES.c.sae == slave
-            )
-        ).scalar()
-        if given is not None and not (window > 0 and now - given <= window):
-            missing = True
-        wanted.append((text, parts[0], parts[1], given is not None))
-    if missing:
-        return FetchRefused("missing")
-    texts = {allocation_id: _text(connection, sealer, from_row(row)) for allocation_id, row in known.items()}
-    mixers = {allocation_id: _mixer(sealer, own, row) for allocation_id, row in known.items()}
-    result = []
-    for text, allocation_id, number, again in wanted:
-        row = known[allocation_id]
-        text_of, _, origin = texts[allocation_id]
-        quantum = text_of[number * row.key_bytes : (number + 1) * row.key_bytes]
-        key = mixers[allocation_id].key(text, quantum)
-        result.append(Fetched(text, key, tuple(json.loads(row.slaves)), again, KeyClass(row.key_class), origin))
-        if not again:
-            connection.execute(DELIVERIES.insert().values(allocation=allocation_id, number=number, sae=slave, time=now))
-            connection.execute(
-                ALLOCATIONS.update().where(ALLOCATIONS.c.id == allocation_id).values(fetched=ALLOCATIONS.c.fetched + 1)
-            )
-    for allocation_id, row in known.items():
-        fetched = connection.execute(
-            sa.select(ALLOCATIONS.c.fetched).where(ALLOCATIONS.c.id == allocation_id)
-        ).scalar_one()
-        if fetched < row.expected:
-            continue
-        if window > 0:  # the janitor finishes it when the window is over
-            connection.execute(ALLOCATIONS.update().where(ALLOCATIONS.c.id == allocation_id).values(done=now))
-        else:
-            finish(connection, from_row(row))
-    return result
-
-
-def _mixer(sealer: Sealer, own: str, row: sa.Row[tuple[object, ...]]) -> Mixer:
-    drawing, recording = (own, row.peer) if row.state == AllocationState.DELIVERED else (row.peer, own)
-    return Mixer(sealer, drawing, recording, from_row(row))
-
-
 def finish(connection: sa.Connection, allocation: Allocation) -> None:
     """No one here needs this allocation any more; chunks that are used up with it are erased."""
     rows = chunk_rows(connection, allocation.pieces)
@@ -381,7 +305,7 @@ def expire(connection: sa.Connection, now: float, lifetime: float, window: float
     return len(done), len(old)
 
 
-def _text(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> tuple[bytes, list[int], Origin]:
+def text_of(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> tuple[bytes, list[int], Origin]:
     """All keys of an allocation, cut out of the sealed chunks, the row of each piece's chunk, and where they come from."""
     ids = list({chunk_id for chunk_id, _, _ in allocation.pieces})
     found = {c.chunk_id: c for c in connection.execute(_SEALED, {"ids": ids})}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from qkdd.core import log
 from qkdd.core.errors import QkddError
-from qkdd.kms import allocations, chunks
+from qkdd.kms import allocations, chunks, fetching
 from qkdd.kms.allocation import Allocation, Conflict, Fetched, FetchRefused
 from qkdd.kms.batch import Key, KeyBatch
 from qkdd.kms.classes import KeyClass
@@ -159,7 +159,7 @@ class Draws:
         """The keys with these IDs, all or none. Raises NotEntitled, KeysNotFound."""
         now, window = self._site.now(), self._site.config.limits.redelivery_window
         result: list[Fetched] | FetchRefused = await self._site.run(
-            allocations.fetch, self._site.sealer, self._site.own, master, slave, ids, now, window
+            fetching.fetch, self._site.sealer, self._site.own, master, slave, ids, now, window
         )
         if isinstance(result, FetchRefused):
             self._site.meter.add("qkdd_kms_refused_total", reason=result.reason)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from qkdd_hil.postgres import PostgresServer
 
 from qkdd.core.audit import AuditLog
 from qkdd.core.database import Database, is_alive, owner
@@ -20,11 +21,11 @@ from qkdd.kms.schema import kms_store
 from qkdd.kms.service import KeyService
 
 from .local import World, service_config
-from .postgres import Server, server
+from .postgres import server
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[Server]:
+def postgres() -> Iterator[PostgresServer]:
     with server() as made:
         yield made
 
@@ -77,7 +78,7 @@ def play(scenario: Callable[[Replicas], Any], root: Path, url: str, count: int =
     asyncio.run(main())
 
 
-def test_two_processes_share_a_pool(postgres: Server, tmp_path: Path) -> None:
+def test_two_processes_share_a_pool(postgres: PostgresServer, tmp_path: Path) -> None:
     async def scenario(world: Replicas) -> None:
         for index in range(0, 20, 2):
             await world.feed(index)
@@ -104,7 +105,7 @@ def test_two_processes_share_a_pool(postgres: Server, tmp_path: Path) -> None:
     play(scenario, tmp_path, postgres.create("shared"))
 
 
-def test_a_dead_process_frees_its_reservations(postgres: Server, tmp_path: Path) -> None:
+def test_a_dead_process_frees_its_reservations(postgres: PostgresServer, tmp_path: Path) -> None:
     """Its announced but undelivered draw is taken by a request of the same shape at the other process, once."""
 
     async def scenario(world: Replicas) -> None:
@@ -147,7 +148,7 @@ def test_a_dead_process_frees_its_reservations(postgres: Server, tmp_path: Path)
     play(scenario, tmp_path, postgres.create("dying"))
 
 
-def test_a_lost_store_delivers_nothing_that_another_took(postgres: Server, tmp_path: Path) -> None:
+def test_a_lost_store_delivers_nothing_that_another_took(postgres: PostgresServer, tmp_path: Path) -> None:
     async def scenario(world: Replicas) -> None:
         await world.feed(0, 640)
         await world.sync()
@@ -180,12 +181,12 @@ def test_a_lost_store_delivers_nothing_that_another_took(postgres: Server, tmp_p
 
 
 @pytest.mark.parametrize("hard", [False, True], ids=["restarted", "killed"])
-def test_the_server_goes_and_comes_back(postgres: Server, tmp_path: Path, hard: bool) -> None:
+def test_the_server_goes_and_comes_back(postgres: PostgresServer, tmp_path: Path, hard: bool) -> None:
     async def scenario(world: Replicas) -> None:
         await world.feed(0, 3200)
         await world.sync()
         before = await world.draw("alice", 3)
-        await asyncio.to_thread(postgres.stop, hard=hard)
+        await asyncio.to_thread(postgres.kill if hard else postgres.stop)
         for service in world.replicas:
             with pytest.raises(StorageFailed):
                 await service.draw("sae-alice", ("sae-bob",), 1, 32)
@@ -198,7 +199,7 @@ def test_the_server_goes_and_comes_back(postgres: Server, tmp_path: Path, hard: 
     play(scenario, tmp_path, postgres.create(f"restart_{hard}".lower()))
 
 
-def test_in_doubt_work_does_not_run_again(postgres: Server) -> None:
+def test_in_doubt_work_does_not_run_again(postgres: PostgresServer) -> None:
     """A connection that is lost inside a group fails the whole group; the next work finds a new connection."""
 
     async def main() -> None:
@@ -222,7 +223,7 @@ def test_in_doubt_work_does_not_run_again(postgres: Server) -> None:
     asyncio.run(main())
 
 
-def test_the_line_between_the_sites_is_cut(postgres: Server, tmp_path: Path) -> None:
+def test_the_line_between_the_sites_is_cut(postgres: PostgresServer, tmp_path: Path) -> None:
     async def scenario(world: Replicas) -> None:
         await world.feed(0, 320)
         await world.sync()

@@ -2,7 +2,9 @@
 
 GET  /v1/bench             addresses, settings, means that the closed forms expect
 POST /v1/line              {"eve": 0.3, "pns": true, "brightness": 0.5, "source_on": false, "frozen": true}
-POST /v1/side/bob          {"transmission": 0.1, "rotation": [0.1, 0, 0], "dark_factor": 10, "background_factor": 2}
+POST /v1/side/bob          {"transmission": 0.1, "rotation": [0.1, 0, 0], "dark_factor": 10, "background_factor": 2,
+                            "efficiency": [0.4, 1, 1, 1], "dark": [20, 1, 1, 1], "light": [4e5, 0, 0, 0],
+                            "climate": [4, 20]}
 POST /v1/fault             {"instrument": "alice.tagger", "fault": "unplug", "args": {"seconds": 2}}
 """
 
@@ -46,6 +48,10 @@ class SideChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rotation: tuple[float, float, float] | None = None
     dark_factor: float | None = None
     background_factor: float | None = None
+    efficiency: tuple[float, float, float, float] | None = None
+    dark: tuple[float, float, float, float] | None = None
+    light: tuple[float, float, float, float] | None = None
+    climate: tuple[float, float] | None = None
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +68,10 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "transmission": (0.0, 1.0),
     "dark_factor": (0.0, 1e6),
     "background_factor": (0.0, 1e6),
+    "efficiency": (0.0, 1.0),
+    "dark": (0.0, 1e6),
+    "light": (0.0, 1e7),
+    "climate": (-100.0, 1e6),
 }
 
 

@@ -17,8 +17,8 @@ from qkdd_hil.demo.ports import free_ports
 from qkdd_hil.demo.variants import choose
 from qkdd_hil.demo.variants.base import SIDES
 
-PORT_KINDS = ("metrics", "node-plane", "kms-plane", "classical", "pq")
-PORT_NAMES = ("peer", *(f"{kind}-{side}" for side in SIDES for kind in PORT_KINDS))
+PORT_KINDS = ("metrics", "node-plane", "kms-plane", "kms-metrics", "classical", "pq")
+PORT_NAMES = ("peer", "relay", *(f"{kind}-{side}" for side in SIDES for kind in PORT_KINDS))
 __all__ = ["LINK", "PORT_NAMES", "SIDES", "Layout", "free_ports"]
 
 LINK = "a-b"
@@ -125,6 +125,7 @@ class Layout:
                 "id": f"kms-{side}",
                 "state_directory": self.folder / "state" / f"kms-{side}",
                 "master_key": self.pki.master_keys[f"kms-{side}"],
+                "metrics": self._at("kms-metrics", side),
             },
             "node_plane": {"listen": self._at("node-plane", side), "nodes": [side], **post_quantum},
             "kms_plane": {"listen": self._at("kms-plane", side), **post_quantum},

@@ -28,12 +28,14 @@ class SourceParameters(Section, frozen=True):
 
 class FibreParameters(Section, frozen=True):
     """A fibre from the source to one receiver. Its polarization rotation is chosen by the bench so that the line is
-    aligned at the start; from there it wanders by up to about `drift` with time constants around `drift_period`."""
+    aligned at the start; from there it wanders by up to about `drift` with time constants around `drift_period`, and turns by
+    `turn_per_kelvin` when somebody warms it."""
 
     transmission: Fraction = Fraction(0.25)
     delay: Seconds = Seconds(0.0)
     drift: Radians = Radians(0.02)
     drift_period: Seconds = Seconds(600.0)
+    turn_per_kelvin: Radians = Radians(0.1)
 
 
 class DetectorParameters(Section, frozen=True):

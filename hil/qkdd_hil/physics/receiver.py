@@ -21,6 +21,7 @@ CHUNK = 50_000_000_000  # ps
 KEEP = 4 * 10**12  # ps that a side which does not ask is remembered
 DRIFT_SEED, CLOCK_SEED = 1, 2
 _CHANNEL_BITS = 2
+WARM_AXIS = np.array([0.48, 0.36, 0.80])  # unit vector on the Poincaré sphere: no basis is spared
 
 
 def chunk_random(seed: int, number: int) -> np.random.Generator:
@@ -28,6 +29,25 @@ def chunk_random(seed: int, number: int) -> np.random.Generator:
     # Chunk numbers before true time zero are negative; a seed sequence wants natural numbers.
     natural = 2 * number if number >= 0 else -2 * number - 1
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(1, natural))))
+
+
+class Climate:
+    """Temperature of a fibre: goes in a straight line to where it is told, from the moment at which it is told."""
+
+    def __init__(self) -> None:
+        self._order = (0.0, 0.0)
+        self._begin = self._start = 0.0
+
+    def at(self, seconds: float, order: tuple[float, float]) -> float:
+        """Kelvin above the start at a true time; order: (kelvin to reach, seconds to take), new or as before."""
+        if order != self._order:
+            self._start, self._begin, self._order = self._at(seconds), seconds, order
+        return self._at(seconds)
+
+    def _at(self, seconds: float) -> float:
+        kelvin, takes = self._order
+        passed = min(1.0, (seconds - self._begin) / takes) if takes > 0 else 1.0
+        return self._start + (kelvin - self._start) * passed
 
 
 class Receiver:
@@ -44,6 +64,7 @@ class Receiver:
         self._drift = SlowDrift(parameters.fibre.drift, parameters.fibre.drift_period, drift_rng)
         # The fibre undoes the paddles at their start angles: everything is aligned when the bench starts.
         self._fibre = paddles(parameters.paddles).T
+        self._climate = Climate()
         self.clock = FreeClock(parameters.clock, clock_rng)
         self._detectors = [detectors.DetectorState(d) for d in parameters.detectors]
         self._delay = round(parameters.fibre.delay * PS)
@@ -57,7 +78,9 @@ class Receiver:
 
     def turn(self, seconds: float) -> Matrix:
         """Rotation from the source to the analysers."""
-        moved = rotation(self.setting.rotation) @ rotation(self._drift.at(seconds))
+        angle = self._climate.at(seconds, self.setting.climate) * self.parameters.fibre.turn_per_kelvin
+        warmed = rotation(angle * WARM_AXIS)
+        moved = rotation(self.setting.rotation) @ warmed @ rotation(self._drift.at(seconds))
         total: Matrix = paddles(self.setting.paddles) @ moved @ self._fibre
         return total
 
@@ -71,7 +94,8 @@ class Receiver:
         if not self.setting.enabled:
             return np.zeros(DETECTORS)
         pairs = zip(self.parameters.detectors, self.setting.bias, strict=True)
-        return np.array([detectors.efficiency(d, bias) for d, bias in pairs])
+        aged: Matrix = np.array([detectors.efficiency(d, bias) for d, bias in pairs]) * self.setting.efficiency
+        return aged
 
     def noise(self) -> Matrix:
         """float64[4]: dark and stray clicks/s. Stray light meets the detectors' efficiency as photons do."""
@@ -81,7 +105,8 @@ class Receiver:
         nominal = np.array([d.efficiency for d in self.parameters.detectors])
         stray = np.array([d.background for d in self.parameters.detectors]) * self.setting.background_factor
         relative = np.divide(self.efficiencies(), nominal, out=np.zeros(DETECTORS), where=nominal > 0)
-        total: Matrix = np.array(dark) * self.setting.dark_factor + stray * relative
+        darks = np.array(dark) * self.setting.dark_factor * self.setting.dark
+        total: Matrix = darks + stray * relative + np.array(self.setting.light) * (relative > 0)
         return total
 
     def take(

@@ -9,7 +9,9 @@ from qkdd_hil.physics.parameters import LineParameters, PulsedParameters, SidePa
 
 @dataclass(slots=True)
 class SideSetting:
-    """One receiver. Lengths: paddles 3 (rad), bias 4 (A), rotation 3 (rotation vector on the Poincaré sphere, rad)."""
+    """One receiver. Lengths: paddles 3 (rad), bias 4 (A), rotation 3 (rotation vector on the Poincaré sphere, rad); efficiency,
+    dark and light 4, for each detector. climate: (kelvin above the start that the fibre goes to, seconds of true time that
+    it takes for the way there)."""
 
     paddles: tuple[float, ...]
     bias: tuple[float, ...]
@@ -18,6 +20,10 @@ class SideSetting:
     rotation: tuple[float, float, float] = (0.0, 0.0, 0.0)  # extra turn of the fibre
     dark_factor: float = 1.0
     background_factor: float = 1.0
+    efficiency: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)  # factors: detectors age
+    dark: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)  # factors on the dark counts, beside dark_factor
+    light: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # further clicks/s, as of a lamp or a bright pulse
+    climate: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def of(cls, side: SideParameters) -> SideSetting:

@@ -1,0 +1,43 @@
+"""Daemons that are not as they should be: `python -m qkdd_hil.rig.odd_node KIND run FILE`, else as `qkdd`.
+
+`future`: of a release with a later protocol, which this one does not speak.
+`tampering`: changes a bit of what it sends, after it was counted for the seal, as a box that has broken into the TLS session
+would; only while the file that QKDD_TAMPER names exists.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from qkdd.cli import main
+from qkdd.peer import hello
+from qkdd.peer.session import Session
+
+TAMPER = "QKDD_TAMPER"
+_MESSAGE = "distill.test-bits"  # packed bits: what is changed still decodes, and only the seal can tell
+
+
+def _future() -> None:
+    hello.PROTOCOL_MIN += 1
+    hello.PROTOCOL_MAX += 1
+
+
+def _tampering() -> None:
+    flag = Path(os.environ[TAMPER])
+    write = Session._write
+
+    def changed(session: Session, head: bytes, body: bytes) -> None:
+        if flag.exists() and body[1 : 1 + body[0]] == _MESSAGE.encode():
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        write(session, head, body)
+
+    setattr(Session, "_write", changed)  # noqa: B010 - what this module is for
+
+
+KINDS = {"future": _future, "tampering": _tampering}
+
+if __name__ == "__main__":
+    KINDS[sys.argv.pop(1)]()
+    main()

@@ -51,8 +51,7 @@ crl = "/etc/qkdd/tls/crl.pem"
 
 
 MAKE_CREDENTIALS = """
-import shutil, sys
-sys.path.insert(0, "/usr/lib/qkdd")
+import shutil
 from pathlib import Path
 from qkdd.peer.pki import demo_pki
 made = demo_pki(Path("/root/pki"))
@@ -116,7 +115,7 @@ def machine(packages: Path) -> Iterator[Machine]:
 
 
 def _configure(machine: Machine) -> None:
-    machine.run("python3", "-I", "-c", MAKE_CREDENTIALS)
+    machine.run("/usr/lib/qkdd/bin/python3", "-I", "-c", MAKE_CREDENTIALS)
     machine.run(
         "sh", "-c", "chown root:qkd /etc/qkdd/tls/* && chmod 640 /etc/qkdd/tls/* && chmod 600 /etc/qkdd/master-key"
     )

@@ -13,7 +13,7 @@ from qkdd.node.daemon import DRAIN_ON_STOP_S
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = ROOT / "systemd"
-SERVICES = ("qkdd.service", "qkdd@.service", "qkdd-kms.service")
+SERVICES = ("qkdd.service", "qkdd@.service", "qkdd-kms.service", "qkdd-kms@.service")
 SECURITY_MAX = 15  # ten times the exposure that is allowed
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
@@ -45,7 +45,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def verify(folder: Path) -> str:
-    names = ("qkdd.service", "qkdd.socket", "qkdd@a.service", "qkdd@a.socket", "qkdd-kms.service")
+    names = ("qkdd.service", "qkdd.socket", "qkdd@a.service", "qkdd@a.socket", "qkdd-kms.service", "qkdd-kms@a.service")
     done = analyze("verify", "--man=no", *(str(folder / name) for name in names))
     return done.stdout + done.stderr + (f"exit {done.returncode}" if done.returncode else "")
 

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JUDGES := .judges
 STAMP := $(VENV)/.installed
 
-.PHONY: lock sbom audit deb machine example faults judges crash venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
+.PHONY: lock sbom audit deb machine example faults judges crash campaign venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ audit: .tools/.installed ## known vulnerabilities of requirements.lock (needs th
 
 machine: $(STAMP) ## the package on a booted Debian (root, systemd-container, mmdebstrap)
 	$(BIN)/python -m pytest -m machine $(ARGS)
+
+campaign: $(STAMP) ## a million keys exactly once while KMSs, databases and lines are killed and cut (PostgreSQL)
+	$(BIN)/python -m qkdd_hil.campaign --keys 1000000 $(ARGS)
 
 crash: $(STAMP) ## 100 rounds of kill -9 on daemons and KMSs while applications draw keys
 	$(BIN)/python -m qkdd_hil.crash --rounds 100 $(ARGS)

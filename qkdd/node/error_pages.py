@@ -46,6 +46,11 @@ _LOOK: dict[str, tuple[tuple[str, str], ...]] = {
         ("qkdd-kms check-config CONFIG", "whether configuration and certificates are good"),
         ("journalctl -u qkdd-kms", "the log, with the cause"),
     ),
+    "PSK": (
+        ("qkd-psk status CONFIG", "key in use and its age, whether both ends agree, the last failure"),
+        ("qkd-psk check-config CONFIG", "whether configuration, certificates and state are good"),
+        ("journalctl -u qkd-psk@NAME", "the log, with the cause (put the configuration's name for NAME)"),
+    ),
     "NODE": (
         ("qkdctl status", "every part, with its last error"),
         ("qkdctl errors", "all codes since the start, with counts"),
@@ -132,7 +137,7 @@ def page(code: str, kind: type[QkddError]) -> str:
         "## Where it shows",
         "",
         f'`qkdd_errors_total{{code="{code}"}}` on `/metrics`, `qkdctl errors`, the log field `code`.'
-        if room not in ("KMS", "CTL", "CFG")
+        if room not in ("KMS", "CTL", "CFG", "PSK")
         else "In the answer to the caller, and in the log field `code`.",
     ]
     if code in _ALERTS:

@@ -32,7 +32,7 @@ from qkdd.peer.errors import PkiRefused
 
 Algorithm = Literal["ml-dsa-65", "ml-dsa-87", "ecdsa-p256", "ecdsa-p384"]
 ALGORITHMS: tuple[Algorithm, ...] = ("ml-dsa-65", "ml-dsa-87", "ecdsa-p256", "ecdsa-p384")
-CertificateRole = Literal["node", "kms", "sae"]
+CertificateRole = Literal["node", "kms", "sae", "agent"]
 
 ROOT_DAYS, INTERMEDIATE_DAYS, LEAF_DAYS, CRL_DAYS = 3650, 1825, 90, 30
 OFFLINE_CRL_DAYS = 400  # the root's list when an intermediate does the daily work and the root's key is in a safe
@@ -42,6 +42,7 @@ _USAGE = {
     "node": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
     "kms": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
     "sae": [ExtendedKeyUsageOID.CLIENT_AUTH],
+    "agent": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],  # qkd-psk: to its KMS and its partner
 }
 
 

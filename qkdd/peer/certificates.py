@@ -25,7 +25,7 @@ MLDSAPrivateKey = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDS
 MLDSAPublicKey = mldsa.MLDSA44PublicKey | mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey
 PrivateKey = MLDSAPrivateKey | ec.EllipticCurvePrivateKey
 
-ROLES = ("node", "kms", "sae")
+ROLES = ("node", "kms", "sae", "agent")
 _MAX_FILE = 4 << 20  # a chain of post-quantum certificates is some 20 kB; whatever is larger is no certificate file
 
 # TLS 1.3 names of the one signature scheme that each kind of key can make (RFC 8446 4.2.3; draft-ietf-tls-mldsa)

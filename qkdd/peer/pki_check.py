@@ -128,7 +128,7 @@ def _purpose_findings(leaf: x509.Certificate) -> list[ChainFinding]:
         usage = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH}
     if ExtendedKeyUsageOID.CLIENT_AUTH not in usage:
         found.append(_finding(CertPurpose, f"{_name(leaf)} cannot be used by a client (extended key usage)"))
-    if who.role in ("node", "kms") and ExtendedKeyUsageOID.SERVER_AUTH not in usage:
+    if who.role in ("node", "kms", "agent") and ExtendedKeyUsageOID.SERVER_AUTH not in usage:
         found.append(_finding(CertPurpose, f"{_name(leaf)} cannot be used by a server (extended key usage)"))
     if not certificates.signature_scheme(leaf):
         found.append(_finding(CertInvalid, f"{_name(leaf)} has a key that is neither ML-DSA nor ECDSA on P-256, P-384"))

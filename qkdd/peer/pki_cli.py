@@ -50,9 +50,9 @@ def _algorithm(name: str) -> pki.Algorithm:
 
 def _role(name: str) -> pki.CertificateRole:
     match name:
-        case "node" | "kms" | "sae":
+        case "node" | "kms" | "sae" | "agent":
             return name
-    raise PkiRefused(f"role {name!r} is unknown; there are node, kms, sae")
+    raise PkiRefused(f"role {name!r} is unknown; there are node, kms, sae, agent")
 
 
 def _say(text: str) -> None:
@@ -92,7 +92,7 @@ def init(
 @app.command()
 @_told
 def issue(
-    role: Annotated[str, typer.Argument(help="node, kms or sae.")],
+    role: Annotated[str, typer.Argument(help="node, kms, sae or agent (of qkd-psk).")],
     name: Annotated[str, typer.Argument(help="Identity, for example alice.")],
     certificate: Annotated[Path, typer.Argument(help="File to write the certificate to.")],
     key: Annotated[Path, typer.Argument(help="File to write the private key to (mode 0600).")],

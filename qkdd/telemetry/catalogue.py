@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from qkdd.kms.metrics import TABLE as KMS_TABLE
+from qkdd.psk.metrics import TABLE as PSK_TABLE
 
 
 class Kind(StrEnum):
@@ -230,6 +231,9 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         _counter("qkdd_keys_blocks_total", "1", "Blocks in the two-phase commit, by outcome.", "outcome"),
         _counter("qkdd_keys_hand_over_failures_total", "1", "Calls to the KMS that failed, by stable code.", "code"),
         _counter("qkdd_keys_handed_over_total", "1", "Key chunks acknowledged by the KMS."),
+        _counter(
+            "qkdd_keys_voided_total", "1", "Key chunks that the KMS left unacknowledged for too long, voided there."
+        ),
         _histogram("qkdd_key_hand_over_seconds", "seconds", "From a block's commit to the KMS's acknowledgement."),
         _gauge("qkdd_kms_up", "1", "1 while the KMS answers the node."),
     ),
@@ -256,8 +260,17 @@ def to_markdown() -> str:
             if metric.room == room:
                 labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
                 lines.append(f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} |")
-    lines += ["", "## qkdd-kms", "", "Served by `qkdd-kms` itself.", "", "| name | labels | meaning |", "|---|---|---|"]
-    for name, (label_names, help_text) in KMS_TABLE.items():
-        labels = ", ".join(f"`{label}`" for label in label_names) or "–"
-        lines.append(f"| `{name}` | {labels} | {help_text} |")
+    for program, table in (("qkdd-kms", KMS_TABLE), ("qkd-psk", PSK_TABLE)):
+        lines += [
+            "",
+            f"## {program}",
+            "",
+            f"Served by `{program}` itself.",
+            "",
+            "| name | labels | meaning |",
+            "|---|---|---|",
+        ]
+        for name, (label_names, help_text) in table.items():
+            labels = ", ".join(f"`{label}`" for label in label_names) or "–"
+            lines.append(f"| `{name}` | {labels} | {help_text} |")
     return "\n".join(lines) + "\n"

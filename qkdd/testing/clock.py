@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from qkdd.core.clock import DeadlineContext
 
@@ -33,8 +33,7 @@ async def _cancel_at(event: asyncio.Event) -> AsyncIterator[None]:
         raise
     finally:
         watcher.cancel()
-        with suppress(asyncio.CancelledError):
-            await watcher
+        await asyncio.wait([watcher])  # a cancellation of the body's task at this moment is not swallowed
 
 
 class FakeClock:

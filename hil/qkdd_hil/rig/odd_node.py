@@ -1,6 +1,6 @@
 """Daemons that are not as they should be: `python -m qkdd_hil.rig.odd_node KIND run FILE`, else as `qkdd`.
 
-`future`: of a release with a later protocol, which this one does not speak.
+`past`: of a release whose protocol this one no longer speaks.
 `tampering`: changes a bit of what it sends, after it was counted for the seal, as a box that has broken into the TLS session
 would; only while the file that QKDD_TAMPER names exists.
 """
@@ -19,9 +19,8 @@ TAMPER = "QKDD_TAMPER"
 _MESSAGE = "distill.test-bits"  # packed bits: what is changed still decodes, and only the seal can tell
 
 
-def _future() -> None:
-    hello.PROTOCOL_MIN += 1
-    hello.PROTOCOL_MAX += 1
+def _past() -> None:
+    hello.PROTOCOL_MIN = hello.PROTOCOL_MAX = hello.PROTOCOL_MIN - 1
 
 
 def _tampering() -> None:
@@ -36,7 +35,7 @@ def _tampering() -> None:
     setattr(Session, "_write", changed)  # noqa: B010 - what this module is for
 
 
-KINDS = {"future": _future, "tampering": _tampering}
+KINDS = {"past": _past, "tampering": _tampering}
 
 if __name__ == "__main__":
     KINDS[sys.argv.pop(1)]()

@@ -23,6 +23,7 @@ from qkdd_hil.demo.applications import pairs
 from qkdd_hil.demo.children import Child, Children
 from qkdd_hil.demo.layout import SIDES, Layout
 from qkdd_hil.demo.options import Options
+from qkdd_hil.rig.relay import Relay
 
 BIN = Path(sys.executable).parent
 START, HEAL = 90.0, 90.0  # s; generous, because the machine may be busy with other things
@@ -45,8 +46,12 @@ class Process:
 class Rig:
     """All processes, and the eyes and hands of an operator. Blocking, except where the processes are started and ended."""
 
-    def __init__(self, runner: asyncio.Runner, layout: Layout, options: Options) -> None:
-        self._runner, self.layout, self.options = runner, layout, options
+    def __init__(
+        self, runner: asyncio.Runner, layout: Layout, options: Options, *, relayed: bool = False, node: str = ""
+    ) -> None:
+        """relayed: the nodes talk through `relay`, so that their line can be cut. node: further TOML of both nodes."""
+        self._runner, self.layout, self.options, self._node = runner, layout, options, node
+        self.relay = Relay(layout.ports["relay"], layout.ports["peer"]) if relayed else None
         self._children = Children(layout.logs)
         self.processes: dict[str, Process] = {}
         self._clients = {side: ControlClient(str(layout.control_socket(side))) for side in SIDES}
@@ -56,6 +61,8 @@ class Rig:
 
     def start(self) -> None:
         options = self.options
+        if self.relay is not None:
+            self.relay.start()
         bench = self._runner.run(
             self._children.start(
                 "bench",
@@ -70,7 +77,10 @@ class Rig:
             file = self.layout.write_node(side, addresses[side], options)
             text = file.read_text().replace("[peer]", f'[peer]\nsilence = "{SILENCE:g} s"\nping = "2 s"')
             # a search that begins by itself would turn the paddles in the middle of another test
-            file.write_text(text + '\n[calibration]\non_drift = "never"\ntarget = 0.03\n')
+            text += '\n[calibration]\non_drift = "never"\ntarget = 0.03\n' + self._node
+            if side == "bob" and self.relay is not None:
+                text = text.replace(f"127.0.0.1:{self.layout.ports['peer']}", f"127.0.0.1:{self.layout.ports['relay']}")
+            file.write_text(text)
             self._launch(side, [BIN / "qkdd", "run", file])
 
     def _launch(self, name: str, command: list[Path | str]) -> None:
@@ -84,13 +94,25 @@ class Rig:
         """Wait for the process's end; its exit code."""
         return self._runner.run(asyncio.wait_for(self.processes[name].child.process.wait(), 60))
 
+    def running(self, name: str) -> bool:
+        return self.processes[name].child.process.returncode is None
+
+    def stop(self, name: str) -> None:
+        """As `systemctl stop`: SIGTERM, and wait. Nothing when it does not run."""
+        if self.running(name):
+            self.send(name, signal.SIGTERM)
+            self.ended(name)
+
     def again(self, name: str) -> None:
+        """Start a process that has ended, with its command as it is now."""
         process = self.processes[name]
         process.child = self._runner.run(self._children.start(f"{name}.{process.starts}", process.command))
         process.starts += 1
 
     def end(self) -> None:
         self._runner.run(self._children.end())
+        if self.relay is not None:
+            self.relay.stop()
 
     # --- looking ---------------------------------------------------------------------------------------------------------
 
@@ -104,24 +126,38 @@ class Rig:
 
     def metric(self, side: str, name: str, **labels: str) -> float:
         """Sum of all samples with these labels; 0 when there are none."""
-        url = f"http://127.0.0.1:{self.layout.ports[f'metrics-{side}']}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as answer:  # loopback, our own daemon
+        return sum(self.samples(side, name, **labels))
+
+    def samples(self, process: str, name: str, **labels: str) -> list[float]:
+        """The samples of "alice", "bob", "kms-alice" or "kms-bob" with these labels. Raises OSError when nobody answers."""
+        kind, _, side = process.rpartition("-")
+        port = self.layout.ports[f"{kind}-metrics-{side}" if kind else f"metrics-{side}"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:  # loopback, our own
             lines = answer.read().decode().splitlines()
-        total = 0.0
+        values = []
         for line in lines:
             found = LABELLED.match(line)
             if found is None or found[1] != name:
                 continue
             have = dict(re.findall(r'(\w+)="([^"]*)"', found[2] or ""))
             if all(have.get(key) == value for key, value in labels.items()):
-                total += float(found[3])
-        return total
+                values.append(float(found[3]))
+        return values
 
     def accepted(self, side: str) -> int:
         """Number of the newest block that gave key; -1 when there is none."""
         return max(
             (block["number"] for block in self.get(side, "/v1/blocks", limit=100) if block["accepted"]), default=-1
         )
+
+    def newest(self, side: str) -> float:
+        """Unix time of the newest finished block, accepted or not; 0 when there is none."""
+        return max((block["time"] for block in self.get(side, "/v1/blocks", limit=100)), default=0.0)
+
+    def accepted_after(self, side: str, moment: float) -> list[dict[str, Any]]:
+        """Blocks that gave key after this Unix time, newest first; numbers begin anew with a new key store."""
+        blocks = self.get(side, "/v1/blocks", limit=100)
+        return [block for block in blocks if block["accepted"] and block["time"] > moment]
 
     def refused(self, side: str, code: str, after: int) -> list[int]:
         """Numbers of blocks after `after` that were refused with this code."""
@@ -156,8 +192,10 @@ class Rig:
     def in_service(self) -> None:
         """Wait until all parts are up and both nodes have accepted a block that began after now."""
         self.until(lambda: all(self.get(side, "/v1/status")["healthy"] for side in SIDES), "both nodes healthy")
-        before = max(self.accepted(side) for side in SIDES)
-        self.until(lambda: all(self.accepted(side) > before + 1 for side in SIDES), "new blocks on both nodes")
+        before = {side: self.newest(side) for side in SIDES}
+        self.until(
+            lambda: all(len(self.accepted_after(side, before[side])) >= 2 for side in SIDES), "new blocks on both nodes"
+        )
 
     def story(self) -> str:
         lines = []
@@ -177,6 +215,10 @@ class Rig:
 
     def fault(self, instrument: str, fault: str, **args: float) -> None:
         self._bench.post("/v1/fault", {"instrument": instrument, "fault": fault, "args": args})
+
+    def turn(self, what: str, **settings: Any) -> None:
+        """A setting of the bench; what: "line", "alice" or "bob"."""
+        self._bench.post("/v1/line" if what == "line" else f"/v1/side/{what}", settings)
 
     def bench(self) -> dict[str, Any]:
         body: dict[str, Any] = self._bench.get("/v1/bench")
@@ -207,11 +249,11 @@ async def _first_line(child: Child) -> bytes:
 
 
 @contextmanager
-def running_rig(options: Options) -> Iterator[Rig]:
-    """A rig in service; ended in any case, its logs kept when something failed."""
+def running_rig(options: Options, *, relayed: bool = False, node: str = "") -> Iterator[Rig]:
+    """A rig in service; ended in any case, its logs kept when something failed. relayed, node: see `Rig`."""
     with asyncio.Runner() as runner:
         layout = Layout.make(options)
-        rig = Rig(runner, layout, options)
+        rig = Rig(runner, layout, options, relayed=relayed, node=node)
         good = False
         try:
             rig.start()

@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 
 from qkdd.core.config import Section
 from qkdd.core.units import Seconds
-from qkdd.keys.sinks.config import ExecSink, FileSink, KmipSink, Pkcs11Sink, VaultSink
+from qkdd.keys.sinks.config import Etsi020Sink, ExecSink, FileSink, KmipSink, Pkcs11Sink, VaultSink
 
 
 class KeysConfig(Section, frozen=True):
     """`certificate`, `key`, `trust`, `crl`, `groups` are paths and names as in `[peer]`, for the TLS to the KMS.
 
-    With one of `file`, `exec`, `vault`, `pkcs11`, `kmip` key goes there instead, and nothing of the KMS is needed.
+    With one of `etsi020`, `file`, `exec`, `vault`, `pkcs11`, `kmip` key goes there instead, and nothing of the KMS is needed.
     """
 
     kms_url: str = ""
@@ -23,6 +23,7 @@ class KeysConfig(Section, frozen=True):
     key: str = ""
     trust: str = ""
     crl: str = ""
+    etsi020: Etsi020Sink | None = None
     file: FileSink | None = None
     exec: ExecSink | None = None
     vault: VaultSink | None = None
@@ -39,11 +40,15 @@ class KeysConfig(Section, frozen=True):
     @property
     def sinks(self) -> list[str]:
         """Which of the other sinks are configured; at most one in a checked configuration."""
-        return [name for name in ("file", "exec", "vault", "pkcs11", "kmip") if getattr(self, name) is not None]
+        return [
+            name for name in ("etsi020", "file", "exec", "vault", "pkcs11", "kmip") if getattr(self, name) is not None
+        ]
 
     @property
     def target(self) -> str:
-        """Where key goes, for logs and events: the KMS's id or the kind of sink."""
+        """Where key goes, for logs and events and beside each chunk: the KMS's id or the kind of sink."""
+        if self.etsi020 is not None:
+            return f"etsi020 {self.etsi020.kms_id}"
         return self.sinks[0] if self.sinks else self.kms_id
 
     def secret_files(self) -> list[Path]:
@@ -51,7 +56,8 @@ class KeysConfig(Section, frozen=True):
         vault = self.vault.token_file if self.vault is not None else ""
         pin = self.pkcs11.pin_file if self.pkcs11 is not None else ""
         kmip = self.kmip.key if self.kmip is not None else ""
-        return [Path(text) for text in (self.key, vault, pin, kmip) if text]
+        other = self.etsi020.key if self.etsi020 is not None else ""
+        return [Path(text) for text in (self.key, vault, pin, kmip, other) if text]
 
     @property
     def mask_target(self) -> int:

@@ -67,6 +67,15 @@ class HandOverFailed(KeysError):
     default_remedy = "Check that qkdd-kms runs and that kms_url, kms_id and the certificates in [keys] are right."
 
 
+class OfferedElsewhere(KeysError):
+    code = "QKD-KEYS-ELSEWHERE"
+    kind = Kind.PERMANENT
+    meaning = "Chunks may be stored at another KMS or sink than the configured one; they wait, and go to no other."
+    default_remedy = (
+        "Configure the former KMS or sink again until `qkdctl blocks` shows nothing offered; new blocks go on."
+    )
+
+
 class HandOverRefused(KeysError):
     """The KMS answered 400 or 401, which proves that it stored nothing."""
 

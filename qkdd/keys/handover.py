@@ -24,8 +24,8 @@ from qkdd.core.counters import Meter
 from qkdd.core.errors import QkddError
 from qkdd.core.secret import Secret
 from qkdd.keys.config import KeysConfig
-from qkdd.keys.errors import HandOverFailed, HandOverRefused
-from qkdd.keys.sinks.contract import Item, Sink
+from qkdd.keys.errors import HandOverFailed, HandOverRefused, OfferedElsewhere
+from qkdd.keys.sinks.contract import Item, Sink, Voiding
 from qkdd.keys.sinks.factory import make_sink
 from qkdd.keys.spool import BlockRecord, Spool
 from qkdd.peer.tls import TlsProfile
@@ -86,6 +86,8 @@ class HandOver:
         self._wake = asyncio.Event()
         self._client: aiohttp.ClientSession | None = None
         self.connected = False
+        self._looked = False
+        self._offered: dict[bytes, float] = {}  # monotonic time of the first offer in this run
 
     def notify(self) -> None:
         """Something was spooled (the committer's `on_accept`)."""
@@ -143,22 +145,30 @@ class HandOver:
 
     async def _push(self) -> int:
         await self._spool.release()  # what a crash left between acknowledgement and erasure
-        chosen: list[bytes] = []
+        await self._void()
+        chosen: list[BlockRecord] = []
         size = 0
         most = self._config.chunks_per_call if self._sink is None else 1  # a chunk is hundreds of keys for a sink
-        for record in await self._spool.waiting(most):
+        for record in await self._spool.waiting(most, self._config.target):
             if chosen and size + record.bytes > _CALL_BYTES:
                 break
-            chosen.append(record.id)
+            chosen.append(record)
             size += record.bytes
         if not chosen:
             return 0
-        offered = await self._spool.offer(chosen)
+        before = {record.id for record in chosen if record.target is not None}
+        offered = await self._spool.offer([record.id for record in chosen], self._config.target)
         ids = [record.id for record, _ in offered]
+        for block_id in ids:
+            self._offered.setdefault(block_id, self._clock.monotonic())
         try:
-            relayed = await (self._to_sink(self._sink, offered) if self._sink is not None else self._to_kms(offered))
+            if self._sink is not None:
+                relayed = await self._to_sink(self._sink, offered, before)
+            else:
+                relayed = await self._to_kms(offered)
         except HandOverRefused:
-            await self._spool.refuse(ids)
+            for fresh in (False, True):
+                await self._spool.refuse([i for i in ids if (i not in before) is fresh], fresh=fresh)
             self._mark(False)
             raise
         except HandOverFailed:
@@ -172,6 +182,7 @@ class HandOver:
         await self._spool.release()
         self._mark(True)
         for record in done:
+            self._offered.pop(record.id, None)
             self._meter.add("qkdd_keys_handed_over_total")
             self._meter.observe("qkdd_key_hand_over_seconds", max(0.0, self._clock.wall() - record.created))
             if self._audit is not None:
@@ -184,8 +195,29 @@ class HandOver:
         self.connected = connected
         self._meter.set("qkdd_kms_up", float(connected))
 
-    async def _to_sink(self, sink: Sink, offered: list[tuple[BlockRecord, Secret]]) -> set[str]:
-        return await sink.store([Item(record.chunk_id, chunk, self._about(record)) for record, chunk in offered])
+    async def _void(self) -> None:
+        """Void what the KMS has left unacknowledged for too long; also what an earlier run of this node began to void."""
+        if not self._looked:
+            self._looked = True
+            for place, count in (await self._spool.elsewhere(self._config.target)).items():
+                error = OfferedElsewhere(f"{count} chunks were offered to {place} and may be stored there")
+                _LOG.error("chunks wait for the KMS that they were offered to", **log.error_fields(error))
+        sink = self._sink
+        if not isinstance(sink, Voiding):
+            return
+        now = self._clock.monotonic()  # a wall clock that is set voids nothing
+        late = [i for i, since in self._offered.items() if sink.void_after and now - since > sink.void_after]
+        for record in await self._spool.withdraw(self._config.target, late):
+            self._offered.pop(record.id, None)
+            given = await sink.void(record.chunk_id, record.bytes)
+            await self._spool.voided_there(record.id)
+            self._meter.add("qkdd_keys_voided_total")
+            _LOG.warning("chunk voided", chunk=record.chunk_id, kms=self._config.target, given_away=given)
+            if self._audit is not None:
+                self._audit.write("chunk voided", chunk=record.chunk_id, kms=self._config.target, given_away=given)
+
+    async def _to_sink(self, sink: Sink, offered: list[tuple[BlockRecord, Secret]], before: set[bytes]) -> set[str]:
+        return await sink.store([Item(r.chunk_id, chunk, self._about(r), r.id in before) for r, chunk in offered])
 
     async def _to_kms(self, offered: list[tuple[BlockRecord, Secret]]) -> set[str]:
         """Ids that the KMS acknowledged."""

@@ -46,6 +46,10 @@ BLOCKS = sa.Table(
     sa.Column("details", sa.Text, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("sealed", sa.LargeBinary),
+    sa.Column("target", sa.Text),  # where it was offered first: it may be stored there and goes nowhere else
+    sa.Column(
+        "withdrawn", sa.Boolean, nullable=False, server_default=sa.false()
+    ),  # offered, erased here, to be voided there
     sa.Index("blocks_by_state", "state", "sequence"),
 )
 
@@ -84,7 +88,15 @@ def _version_1(connection: sa.Connection) -> None:
     METADATA.create_all(connection)
 
 
-MIGRATIONS = (_version_1,)
+def _version_2(connection: sa.Connection) -> None:
+    """Where a chunk was offered, and whether that is being taken back."""
+    columns = {column["name"] for column in sa.inspect(connection).get_columns("blocks")}
+    if "target" not in columns:
+        connection.exec_driver_sql("ALTER TABLE blocks ADD COLUMN target TEXT")
+        connection.exec_driver_sql("ALTER TABLE blocks ADD COLUMN withdrawn BOOLEAN NOT NULL DEFAULT 0")
+
+
+MIGRATIONS = (_version_1, _version_2)
 
 
 def node_store(path: Path) -> Database:

@@ -35,6 +35,8 @@ class BlockRecord:
     masks: int
     details: dict[str, str | float | int | None]
     created: float
+    target: str | None = None
+    withdrawn: bool = False
 
     @property
     def chunk_id(self) -> str:
@@ -177,9 +179,46 @@ class Spool:
         """Blocks that are prepared or committed, oldest first."""
         return await self.records(IN_DOUBT)
 
-    async def waiting(self, limit: int) -> list[BlockRecord]:
-        """The oldest blocks that the KMS has not acknowledged."""
-        return await self.records(WAITING, limit)
+    async def waiting(self, limit: int, target: str | None = None) -> list[BlockRecord]:
+        """The oldest blocks that the KMS has not acknowledged; with `target` only those that may go there."""
+        query = sa.select(*_COLUMNS).where(BLOCKS.c.state.in_(WAITING), ~BLOCKS.c.withdrawn)
+        if target is not None:
+            query = query.where(sa.or_(BLOCKS.c.target.is_(None), BLOCKS.c.target == target))
+        query = query.order_by(BLOCKS.c.sequence).limit(limit)
+        return await self._database.run(lambda c: [_record(row) for row in c.execute(query)])
+
+    async def elsewhere(self, target: str) -> dict[str, int]:
+        """Chunks that were offered to others than `target` and not acknowledged there: place → how many."""
+        query = (
+            sa.select(BLOCKS.c.target, sa.func.count())
+            .where(BLOCKS.c.state.in_(WAITING), BLOCKS.c.target.is_not(None), BLOCKS.c.target != target)
+            .group_by(BLOCKS.c.target)
+        )
+        return await self._database.run(lambda c: {place: count for place, count in c.execute(query)})
+
+    async def withdraw(self, target: str, ids: list[bytes]) -> list[BlockRecord]:
+        """Give up those of `ids` that `target` has not acknowledged: erased here, to be voided there.
+
+        Returns everything that is to be voided, durably: it is never offered again.
+        """
+
+        def work(connection: sa.Connection) -> list[BlockRecord]:
+            mine = (BLOCKS.c.state == BlockState.OFFERED, BLOCKS.c.target == target)
+            connection.execute(BLOCKS.update().where(*mine, BLOCKS.c.id.in_(ids)).values(withdrawn=True, sealed=None))
+            query = sa.select(*_COLUMNS).where(*mine, BLOCKS.c.withdrawn).order_by(BLOCKS.c.sequence)
+            return [_record(row) for row in connection.execute(query)]
+
+        return await self._database.run(work)
+
+    async def voided_there(self, block_id: bytes) -> None:
+        """`offered → released` of a withdrawn chunk: nobody gets its keys any more who has not got them."""
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(
+                BLOCKS.update().where(BLOCKS.c.id == block_id, BLOCKS.c.withdrawn).values(state=BlockState.RELEASED)
+            )
+
+        await self._database.run(work)
 
     async def records(self, states: Iterable[BlockState], limit: int = -1) -> list[BlockRecord]:
         """Blocks in one of `states`, oldest first."""
@@ -196,8 +235,11 @@ class Spool:
         query = sa.select(BLOCKS.c.id, BLOCKS.c.state).where(BLOCKS.c.id.in_(list(ids)))
         return await self._database.run(lambda c: {row.id: BlockState(row.state) for row in c.execute(query)})
 
-    async def offer(self, ids: list[bytes]) -> list[tuple[BlockRecord, Secret]]:
-        """`sealed → offered` for all of `ids`, durable before it returns their chunks (the intent precedes the sending)."""
+    async def offer(self, ids: list[bytes], target: str) -> list[tuple[BlockRecord, Secret]]:
+        """`sealed → offered` for all of `ids`, durable before it returns their chunks (the intent precedes the sending).
+
+        From then on they may be stored at `target`, and go nowhere else.
+        """
 
         def work(connection: sa.Connection) -> list[tuple[BlockRecord, Secret]]:
             connection.execute(
@@ -205,9 +247,19 @@ class Spool:
                 .where(BLOCKS.c.id.in_(ids), BLOCKS.c.state == BlockState.SEALED)
                 .values(state=BlockState.OFFERED)
             )
+            connection.execute(
+                BLOCKS.update()
+                .where(BLOCKS.c.id.in_(ids), BLOCKS.c.state == BlockState.OFFERED, BLOCKS.c.target.is_(None))
+                .values(target=target)
+            )
             rows = connection.execute(
                 sa.select(BLOCKS)
-                .where(BLOCKS.c.id.in_(ids), BLOCKS.c.state == BlockState.OFFERED)
+                .where(
+                    BLOCKS.c.id.in_(ids),
+                    BLOCKS.c.state == BlockState.OFFERED,
+                    BLOCKS.c.target == target,
+                    ~BLOCKS.c.withdrawn,
+                )
                 .order_by(BLOCKS.c.sequence)
             ).all()
             found = []
@@ -226,10 +278,13 @@ class Spool:
         for block_id in ids:
             await self._move(block_id, (BlockState.OFFERED, BlockState.ACKNOWLEDGED), BlockState.ACKNOWLEDGED)
 
-    async def refuse(self, ids: list[bytes]) -> None:
-        """`offered → sealed`: the KMS proved that it stored nothing."""
+    async def refuse(self, ids: list[bytes], *, fresh: bool = False) -> None:
+        """`offered → sealed`: the KMS proved that this call stored nothing. fresh: it was the first, so nothing is there."""
         for block_id in ids:
             await self._move(block_id, (BlockState.OFFERED, BlockState.SEALED), BlockState.SEALED)
+        if fresh:
+            free = BLOCKS.update().where(BLOCKS.c.id.in_(ids), BLOCKS.c.state == BlockState.SEALED).values(target=None)
+            await self._database.run(lambda c: c.execute(free).rowcount)
 
     async def release(self) -> int:
         """`acknowledged → released`, this node's copies erased; returns how many. Old finished rows go."""

@@ -280,7 +280,7 @@ def test_softhsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert await states(a) == {"offered": 1}
         pin.write_text("1234")
         # an earlier call stored a part before it was cut off
-        [(record, secret)] = await a.spool.offer([(await a.spool.waiting(1))[0].id])
+        [(record, secret)] = await a.spool.offer([(await a.spool.waiting(1))[0].id], out._config.target)
         part = Item(record.chunk_id, Secret(bytes(secret.reveal()[:64])), {})
         target = make_sink(config, SystemClock())
         assert target is not None

@@ -1,12 +1,15 @@
-"""`[keys.file]`, `[keys.exec]`, `[keys.vault]`, `[keys.pkcs11]`, `[keys.kmip]`: at most one; without any, key goes to a KMS."""
+"""`[keys.etsi020]`, `[keys.file]` and the other sinks: at most one of them; without any, key goes to a KMS."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 from urllib.parse import urlsplit
 
 from qkdd.core.config import Section
+from qkdd.core.etsi020 import MAX_KEYS, is_sae_id
 from qkdd.core.units import Seconds
+from qkdd.peer.tls import Suite
 
 
 def _key_size(bits: int) -> Iterator[tuple[str, str, str]]:
@@ -52,6 +55,65 @@ class VaultSink(Section, frozen=True, kw_only=True):
                 part and part.replace("-", "").replace("_", "").isalnum() for part in getattr(self, name).split("/")
             ):
                 yield name, "has other characters than letters, digits, - and _ between slashes", "leave it out"
+        yield from _key_size(self.key_size)
+
+
+class Etsi020Sink(Section, frozen=True, kw_only=True):
+    """Another vendor's KMS over ETSI GS QKD 020. `kms_id`: the name in its certificate.
+
+    initiator_sae_id, target_sae_ids: whose keys these are, as that KMS knows them. mode: "asynchronous" needs `callback_listen`
+    (host:port here) and `callback_url` (the same place as that KMS reaches it). void_after: 0 repeats for ever.
+    """
+
+    url: str
+    kms_id: str
+    certificate: str
+    key: str
+    trust: str
+    initiator_sae_id: str
+    target_sae_ids: tuple[str, ...]
+    crl: str | None = None
+    suite: Suite = "post-quantum"
+    groups: tuple[str, ...] = ()
+    mode: Literal["asynchronous", "synchronous"] = "asynchronous"
+    callback_listen: str = ""
+    callback_url: str = ""
+    key_size: int = 256
+    keys_per_call: int = 256
+    deadline: Seconds = Seconds(10.0)
+    ack_deadline: Seconds = Seconds(60.0)
+    void_after: Seconds = Seconds(0.0)
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        wanted = ("url", "callback_url") if self.mode == "asynchronous" else ("url",)
+        for name in wanted:
+            url = urlsplit(getattr(self, name))
+            if url.scheme != "https" or not url.hostname or (name == "url" and url.path.rstrip("/")):
+                yield name, f"{getattr(self, name)!r} is not of the form https://host:port", "write https://host:port"
+        if self.mode == "asynchronous":
+            host, colon, port = self.callback_listen.rpartition(":")
+            if not colon or not host or not port.isdigit() or int(port) > 65535:
+                yield (
+                    "callback_listen",
+                    f"{self.callback_listen!r} is not of the form host:port",
+                    'write "0.0.0.0:8445"',
+                )
+        elif self.callback_listen or self.callback_url:
+            yield "callback_url", "in synchronous mode nobody calls back", "leave callback_url and callback_listen out"
+        if self.suite == "post-quantum" and self.crl is None:
+            yield "crl", "a post-quantum connection needs a revocation list", 'name it, or set suite = "classical"'
+        for name in (self.initiator_sae_id, *self.target_sae_ids):
+            if not is_sae_id(name):
+                yield "initiator_sae_id", f"{name!r} is no SAE ID of 1 to 64 characters", "use letters, digits, - and ."
+        if not self.target_sae_ids:
+            yield "target_sae_ids", "names nobody", "name the SAE at the other site"
+        if not 1 <= self.keys_per_call <= MAX_KEYS:
+            yield "keys_per_call", f"must lie between 1 and {MAX_KEYS}", "use 256"
+        for name in ("deadline", "ack_deadline"):
+            if getattr(self, name) <= 0:
+                yield name, "must be positive", 'use "10 s"'
+        if self.void_after and self.void_after < 2 * (self.deadline + self.ack_deadline):
+            yield "void_after", "is below two attempts", 'use "1 h", or "0 s" for never'
         yield from _key_size(self.key_size)
 
 

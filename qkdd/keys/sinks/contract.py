@@ -5,18 +5,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from qkdd.core.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One chunk. `about`: link, index, class, auth, proof, epsilon; never secret."""
+    """One chunk. `about`: link, index, class, auth, proof, epsilon; never secret. `offered_before`: it may be there in part."""
 
     chunk_id: str
     material: Secret
     about: dict[str, object]
+    offered_before: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,27 @@ class Sink(Protocol):
         """Idempotent."""
 
 
+@runtime_checkable
+class Voiding(Protocol):
+    """A sink that can be told to forget. `void_after`: seconds until an unacknowledged chunk is voided; 0: never."""
+
+    void_after: float
+
+    async def void(self, chunk_id: str, size: int) -> int:
+        """Forget a chunk of `size` bytes, for good; how many of its keys were given away before. May be repeated.
+
+        Raises HandOverFailed while nothing is known.
+        """
+
+
+def key_ids_of(chunk_id: str, size: int, key_bytes: int) -> Iterator[str]:
+    """Ids of the keys that `keys_of` makes of a chunk of `size` bytes."""
+    chunk = uuid.UUID(chunk_id)
+    return (str(uuid.uuid5(chunk, str(number))) for number in range(size // key_bytes))
+
+
 def keys_of(item: Item, key_bytes: int) -> Iterator[KeyItem]:
     """The chunk's bytes as keys, in order; what is left at its end and fills no key is used by nobody."""
-    chunk, view = uuid.UUID(item.chunk_id), item.material.reveal()
-    for number in range(len(view) // key_bytes):
-        key = Secret(bytes(view[number * key_bytes : (number + 1) * key_bytes]))
-        yield KeyItem(str(uuid.uuid5(chunk, str(number))), key)
+    view = item.material.reveal()
+    for number, key_id in enumerate(key_ids_of(item.chunk_id, len(view), key_bytes)):
+        yield KeyItem(key_id, Secret(bytes(view[number * key_bytes : (number + 1) * key_bytes])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qkdd.core.clock import Clock
 from qkdd.keys.config import KeysConfig
 from qkdd.keys.sinks.contract import Sink
+from qkdd.keys.sinks.etsi020 import Etsi020Target
 from qkdd.keys.sinks.files import ExecTarget, FileTarget
 from qkdd.keys.sinks.kmip import KmipTarget
 from qkdd.keys.sinks.pkcs11 import Pkcs11Target
@@ -13,6 +14,8 @@ from qkdd.keys.sinks.vault import VaultTarget
 
 def make_sink(config: KeysConfig, clock: Clock) -> Sink | None:
     """None when key goes to a KMS. Raises CredentialError, ConfigError for what cannot be used."""
+    if config.etsi020 is not None:
+        return Etsi020Target(config.etsi020, clock)
     if config.file is not None:
         return FileTarget(config.file)
     if config.exec is not None:

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import sqlalchemy as sa
 import typer
 
@@ -22,6 +23,7 @@ from qkdd.core.sealing import load_master_key
 from qkdd.kms.bench import run as draw_bench
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.dev_pair import DevPair
+from qkdd.kms.load.run import Load, lines
 from qkdd.kms.restore import restored
 from qkdd.kms.schema import ALLOCATIONS, CHUNKS, POOLS
 from qkdd.kms.server import KmsServer
@@ -191,6 +193,33 @@ def bench(
         typer.echo(
             f"{row['pool_keys']:>12,} keys in the pool: {row['cpu_us_per_draw']:>8} us CPU for a draw of one key"
         )
+
+
+@app.command(epilog="Example: qkdd-kms load --json")
+def load(
+    seconds: Annotated[float, typer.Option(help="Of each run.", min=0.1)] = 2.0,
+    runs: Annotated[int, typer.Option(help="Of each request against each server, in turns.", min=1)] = 3,
+    concurrency: Annotated[int, typer.Option(help="Connections that ask at once.", min=1, max=1000)] = 32,
+    saes: Annotated[int, typer.Option(help="Registered applications.", min=4, max=100_000)] = 10_000,
+    connections: Annotated[int, typer.Option(help="Open connections for the figure of memory.", min=1)] = 2000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure two running KMSs over TLS beside a bare handler that returns a constant body of the same size."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    work = Load(
+        seconds=seconds,
+        runs=runs,
+        concurrency=concurrency,
+        saes=saes,
+        connections=connections,
+        say=lambda line: typer.echo(line, err=True),
+    )
+    try:
+        report = asyncio.run(work.run())
+    except QkddError as error:
+        raise _fail(error) from None
+    typer.echo(msgspec.json.encode(report).decode() if as_json else "\n".join(lines(report)))
 
 
 def main() -> None:

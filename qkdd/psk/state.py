@@ -68,7 +68,8 @@ class StateFile:
         except OSError as error:
             raise StorageFailed(f"{self._path}: {error.strerror}") from None
         try:
-            found = msgspec.msgpack.decode(self._sealer.open(record, _PLACE).reveal(), type=_File)
+            plain = self._sealer.open(record, _PLACE)
+            found = msgspec.msgpack.decode(plain.reveal(), type=_File)
         except (SealError, msgspec.MsgspecError) as error:
             raise StateBroken(f"{self._path}: {error}") from None
         if found.purpose != self._purpose:

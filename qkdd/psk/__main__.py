@@ -1,0 +1,5 @@
+"""`python -m qkdd.psk`."""
+
+from qkdd.psk.cli import main
+
+main()

@@ -9,6 +9,7 @@ __all__ = [
     "BadRequest",
     "Denied",
     "LocalApiError",
+    "NoBench",
     "NoDaemon",
     "NotFound",
     "NotNow",
@@ -29,3 +30,9 @@ class NoDaemon(QkddError):
     kind = Kind.TRANSIENT
     meaning = "No daemon answers on the control socket."
     default_remedy = "Start the daemon, or name its socket with --socket or QKDD_SOCKET."
+
+
+class NoBench(QkddError):
+    code = "QKD-CTL-NO-BENCH"
+    meaning = "The virtual bench, on which drills are played, is not part of this installation."
+    default_remedy = "Install the package with its bench (qkdd_hil), or play the drill from a copy of the source."

@@ -1,6 +1,7 @@
 """`qkdctl`: look at a running node and steer it.
 
-Exit codes: 0 yes, 1 the daemon said no (or `status` is not healthy), 2 wrong usage, 3 no daemon answers.
+Exit codes: 0 yes, 1 the daemon said no (or `status` is not healthy, or a drill did not recover), 2 wrong usage, 3 no daemon
+answers, 4 a drill has no bench.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from qkdd.control.audit_cli import app as audit_app
 from qkdd.control.blocks_cli import app as blocks_app
 from qkdd.control.client import DEFAULT_SOCKET, ControlClient, Refused
 from qkdd.control.diag_cli import app as diag_app
+from qkdd.control.drill_cli import app as drill_app
 from qkdd.control.errors import NoDaemon
 from qkdd.control.firmware_cli import app as firmware_app
 from qkdd.control.kms_cli import app as kms_app
@@ -49,6 +51,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(kms_app, name="kms")
 app.add_typer(blocks_app, name="blocks")
 app.add_typer(diag_app)  # `diag`
+app.add_typer(drill_app)  # `drill`
 app.add_typer(live_app)  # `top`, `align`
 app.add_typer(zeroise_app)  # `zeroise`, `rebootstrap`
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from qkdd.core import console
@@ -102,7 +102,7 @@ def listed(as_json: bool) -> None:
         return
     shown = Table("drill", "what happens", "runbook", box=None, header_style="dim", pad_edge=False)
     for drill in DRILLS.values():
-        shown.add_row(drill.name, drill.cause, drill.page)
+        shown.add_row(drill.name, escape(drill.cause), drill.page)
     _console.print(shown)
 
 
@@ -140,10 +140,9 @@ def main(
 ) -> None:
     """A game day: break something on the virtual bench and follow the runbook's own commands until all is well.
 
-    Writes NAME.md, NAME.json and NAME.svg (the timeline). No hardware and no node of this machine is touched. Exit codes: 0
-    recovered, 1 did not, 2 wrong usage, 4 the bench did not start, 130 interrupted.
+    Writes NAME.md, NAME.json and NAME.svg (the timeline). No hardware and no node of this machine is touched.
 
-    Example: qkdctl drill F3 --output reports
+    Exit codes: 0 recovered, 1 did not, 2 wrong usage, 4 the bench is missing or did not start, 130 interrupted.
     """
     if list_them:
         listed(as_json)
@@ -164,7 +163,6 @@ def main(
 
 def run() -> None:
     """Entry point; called `qkdctl drill` in help and complaints."""
-    os.environ.setdefault("COLUMNS", os.environ.get("COLUMNS", "100"))
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(epilog="Example: qkdctl drill F3 --output reports")(main)
     app(prog_name="qkdctl drill")

@@ -12,6 +12,7 @@ WIDTH, LEFT, RIGHT = 960, 110, 30
 LANE, GAP = 26, 10
 QBER_HEIGHT, QBER_TOP = 110, 0.10  # px; the highest error rate that is drawn
 LIMIT = 0.05
+BEFORE = -10.0  # s that are drawn before the injection, at most
 GOOD, BAD, GONE, WAITING = "#2e9e5b", "#d1495b", "#7b7b86", "#e0a030"
 _STEPS = {"look": "#5b7fc7", "heal": "#8a4fb0", "verify": "#2e9e5b"}
 _TICKS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
@@ -38,7 +39,7 @@ class _Axis:
 def svg(report: Report) -> str:
     """Lanes: health of both nodes, blocks, steps; below, the error rate; dashed lines where the drill's times are."""
     times = [s.time for s in report.samples] + [step.time + step.seconds for step in report.steps]
-    axis = _Axis(min([0.0, *times]), max([report.recovered or 0.0, *times]))
+    axis = _Axis(max(BEFORE, min([0.0, *times])), max([report.recovered or 0.0, *times]))
     top, parts = 74.0, []
     rows: list[tuple[str, list[str]]] = []
     for side in SIDES:

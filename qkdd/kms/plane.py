@@ -107,6 +107,31 @@ class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chunks: Annotated[list[tuple[Text, Count]], msgspec.Meta(max_length=1024)]
 
 
+class PulledChunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """refs: by what the other maker's KMS of your site finds the same bytes."""
+
+    id: Text
+    index: Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
+    bytes: Count
+    refs: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=256)]
+    epsilon: Annotated[float, msgspec.Meta(ge=0, le=256)] | None = None
+
+
+class Pulled(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`pulled`: I hold new key of this source; get the same from yours."""
+
+    source: Text
+    link: Text
+    chunks: Annotated[list[PulledChunk], msgspec.Meta(max_length=64)]
+
+
+class Gotten(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`held`: I hold these too, durably; `missing`: my KMS says that it does not have them. Ask again for the others."""
+
+    held: Annotated[list[Text], msgspec.Meta(max_length=64)]
+    missing: Annotated[list[Text], msgspec.Meta(max_length=64)]
+
+
 A = TypeVar("A")
 _ANSWER_LIMIT = 1 << 20
 

@@ -23,6 +23,7 @@ from qkdd.kms.service import KeyService
 EXTENSION = "E0_qkdd_chunk"  # see qkdd.keys.handover
 _NODE_BODY = 8 << 20
 _KMS_BODY = 8 << 20
+Answer = tuple[type[Any], Callable[[str, Any], Awaitable[msgspec.Struct]]]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
@@ -168,10 +169,11 @@ def _chunk(key: ExtKey) -> tuple[str, ChunkFacts, Secret]:
 
 
 class KmsPlane:
-    """`POST /kms/v1/{chunks,allocations,ownership,void,exchange,revoke}` for the KMSs in `peers`, by their certificates."""
+    """`POST /kms/v1/{chunks,allocations,ownership,void,exchange,revoke,…}` for the KMSs in `peers`, by their certificates."""
 
-    def __init__(self, service: KeyService, clock: Clock, meter: Meter) -> None:
-        self._service, self._clock, self._meter = service, clock, meter
+    def __init__(self, service: KeyService, more: dict[str, Answer], clock: Clock, meter: Meter) -> None:
+        """more: further calls by name, each with its message's type."""
+        self._service, self._more, self._clock, self._meter = service, more, clock, meter
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[errors_as(problem, "kms", self._meter, "application/problem+json")])
@@ -181,6 +183,8 @@ class KmsPlane:
         app.router.add_post("/kms/v1/void", self._route(Void, self._service.on_void))
         app.router.add_post("/kms/v1/exchange", self._route(Exchange, self._service.on_exchange))
         app.router.add_post("/kms/v1/revoke", self._route(Revoke, self._service.on_revoke))
+        for name, (kind, serve) in self._more.items():
+            app.router.add_post(f"/kms/v1/{name}", self._route(kind, serve))
         return app
 
     def _route(

@@ -30,13 +30,14 @@ from qkdd.kms.etsi020 import Etsi020
 from qkdd.kms.http import errors_as
 from qkdd.kms.listener_config import address
 from qkdd.kms.metrics import KmsMeter
-from qkdd.kms.plane import PeerKms
-from qkdd.kms.planes import KmsPlane, NodePlane
+from qkdd.kms.plane import PeerKms, Pulled
+from qkdd.kms.planes import Answer, KmsPlane, NodePlane
+from qkdd.kms.pulling import PulledSource, PulledSources, make_puller
 from qkdd.kms.rotation import Rotation, siblings
 from qkdd.kms.schema import kms_store
 from qkdd.kms.service import KeyService
 from qkdd.kms.skip import Skip
-from qkdd.kms.source_config import Etsi020Source, SourceConfig
+from qkdd.kms.source_config import PULLED, Etsi020Source, SourceConfig
 from qkdd.kms.sources import WatchedFolder
 from qkdd.peer.audit_key import CertificateSigner
 from qkdd.peer.tls import Suite, TlsContext, client_context, self_test, server_context
@@ -70,6 +71,7 @@ class KmsServer:
         self._clock: Clock = clock or SystemClock()
         self._contexts: list[TlsContext] = []
         self._runners: list[web.AppRunner] = []
+        self._pulled: dict[str, PulledSource] = {}
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self._idle = IdleConnections(self._clock, config.limits.idle_timeout)
         self._audit: AuditLog | None = None
@@ -127,7 +129,12 @@ class KmsServer:
             )
         kms_profile = replace(plane.profile("kms_plane", "post-quantum"), roles=("kms",))
         node_profile = replace(config.node_plane.profile("node_plane", "post-quantum"), roles=("node",))
-        kms_app = KmsPlane(service, clock, self.meter).application()
+        for name, source in config.sources.items():
+            if source.kind in PULLED:
+                puller = make_puller(name, source, clock)
+                self._pulled[name] = PulledSource(name, source, service, puller, clock, self.meter)
+        more: dict[str, Answer] = {"pulled": (Pulled, PulledSources(self._pulled).on_pulled)}
+        kms_app = KmsPlane(service, more, clock, self.meter).application()
         node_app = NodePlane(service, clock, self.meter).application()
         await self._listen("kms_plane", kms_app, plane.listen, server_context(kms_profile, clock))
         await self._listen("node_plane", node_app, config.node_plane.listen, server_context(node_profile, clock))
@@ -174,6 +181,8 @@ class KmsServer:
             for name, source in self.config.sources.items():
                 if source.directory:
                     group.create_task(WatchedFolder(name, source, service, self._clock, self.meter).run())
+            for pulled in self._pulled.values():
+                group.create_task(pulled.run())
             group.create_task(TamperWatch(self.config.zeroise, self._clock, self.meter, self._tampered).run())
 
     @property

@@ -12,6 +12,7 @@ from qkdd.core.units import Seconds
 from qkdd.kms.listener_config import ClientTls, Listener
 from qkdd.peer.tls import Suite
 
+PULLED = ("etsi014", "etsi004")  # kinds for which this KMS asks
 OWN = "own"  # the name of our own nodes' key where a policy lists sources
 
 

@@ -65,6 +65,7 @@ class Line:
             "void": other.on_void,
             "exchange": other.on_exchange,
             "revoke": other.on_revoke,
+            **self._world.answers[SITES[1 - SITES.index(self._site)]],
         }[name]
         heard = msgspec.json.decode(self.change(name, msgspec.json.encode(message)), type=type(message))
         reply = await serve(f"kms-{self._site}", heard)  # type: ignore[operator]
@@ -88,6 +89,7 @@ class World:
         self.meters = {site: RecordingMeter() for site in SITES}
         self.audits: dict[str, AuditLog] = {}
         self.chunks: dict[str, bytes] = {}
+        self.answers: dict[str, dict[str, Any]] = {site: {} for site in SITES}  # further calls, by name
 
     def store(self, site: str) -> Path:
         return self.root / site / "kms.db"

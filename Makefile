@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JUDGES := .judges
+INTEROP := .interop
 STAMP := $(VENV)/.installed
 
-.PHONY: lock sbom audit deb machine example faults judges crash campaign venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
+.PHONY: lock sbom audit deb machine example faults judges crash campaign interop venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +49,14 @@ audit: .tools/.installed ## known vulnerabilities of requirements.lock (needs th
 
 machine: $(STAMP) ## the package on a booted Debian (root, systemd-container, mmdebstrap)
 	$(BIN)/python -m pytest -m machine $(ARGS)
+
+interop: $(STAMP) $(INTEROP)/.installed ## our TLS against Go, Node and rustls, both directions (own environment, half a gigabyte)
+	$(BIN)/python tests/interop/run.py $(INTEROP)/bin/python $(ARGS)
+
+$(INTEROP)/.installed: tests/interop/requirements.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 campaign: $(STAMP) ## a million keys exactly once while KMSs, databases and lines are killed and cut (PostgreSQL)
 	$(BIN)/python -m qkdd_hil.campaign --keys 1000000 $(ARGS)
@@ -102,4 +111,4 @@ constant-time: ## C kernels with secret inputs under valgrind: no branch or addr
 check: lint types contracts test ## everything a commit must pass
 
 clean: ## remove what was built
-	rm -rf build dist $(VENV) $(JUDGES) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist $(VENV) $(JUDGES) $(INTEROP) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -97,6 +97,9 @@ class StrongswanTarget:
             await self._end(number)
 
     async def _end(self, number: str) -> None:
-        answer = await self._vici.ask("terminate", {"ike-id": number, "timeout": 3000}, 5.0)
+        order = {"ike-id": number, "timeout": 2000}
+        answer = await self._vici.ask("terminate", order, 5.0)
+        if answer.get("success") != "yes":  # the other end does not answer: it is gone or was started anew
+            answer = await self._vici.ask("terminate", {**order, "force": True}, 5.0)
         if answer.get("success") != "yes" and number in await self._established():
             raise TargetFailed(f"{self._config.name}: IKE_SA {number} does not end: {answer.get('errmsg', '')}")

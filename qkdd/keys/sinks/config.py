@@ -35,23 +35,38 @@ class ExecSink(Section, frozen=True, kw_only=True):
 
 
 class VaultSink(Section, frozen=True, kw_only=True):
-    """OpenBao or Vault, KV version 2. `trust`: CA file of the server; `token_file`: mode 0600."""
+    """OpenBao or Vault. `trust`: CA file of the server; `token_file`: mode 0600.
+
+    engine: "kv" (version 2, a secret for each key) or "transit" (a key of the server that never leaves it again).
+    mount: where the engine is mounted; empty for the usual place, "secret" or "transit".
+    """
 
     url: str
     trust: str
     token_file: str
-    mount: str = "secret"
+    engine: Literal["kv", "transit"] = "kv"
+    mount: str = ""
     prefix: str = "qkd"
     namespace: str | None = None
     key_size: int = 256
     deadline: Seconds = Seconds(10.0)
 
+    @property
+    def mounted(self) -> str:
+        """Path of the engine."""
+        return self.mount or {"kv": "secret", "transit": "transit"}[self.engine]
+
     def check(self) -> Iterator[tuple[str, str, str]]:
         url = urlsplit(self.url)
         if url.scheme != "https" or not url.hostname or url.path.rstrip("/"):
             yield "url", f"{self.url!r} is not of the form https://host:port", 'write "https://vault.example:8200"'
+        if self.engine == "transit":
+            if self.key_size not in (128, 256):
+                yield "key_size", "keys are imported for AES-GCM", "use 128 or 256"
+            if "/" in self.prefix:
+                yield "prefix", "a name of a Transit key has no slash", 'write "qkd"'
         for name in ("mount", "prefix"):
-            if not all(
+            if getattr(self, name) and not all(
                 part and part.replace("-", "").replace("_", "").isalnum() for part in getattr(self, name).split("/")
             ):
                 yield name, "has other characters than letters, digits, - and _ between slashes", "leave it out"

@@ -9,6 +9,7 @@ from qkdd.keys.sinks.etsi020 import Etsi020Target
 from qkdd.keys.sinks.files import ExecTarget, FileTarget
 from qkdd.keys.sinks.kmip import KmipTarget
 from qkdd.keys.sinks.pkcs11 import Pkcs11Target
+from qkdd.keys.sinks.transit import TransitTarget
 from qkdd.keys.sinks.vault import VaultTarget
 
 
@@ -21,7 +22,7 @@ def make_sink(config: KeysConfig, clock: Clock) -> Sink | None:
     if config.exec is not None:
         return ExecTarget(config.exec, clock)
     if config.vault is not None:
-        return VaultTarget(config.vault, clock)
+        return (TransitTarget if config.vault.engine == "transit" else VaultTarget)(config.vault, clock)
     if config.pkcs11 is not None:
         return Pkcs11Target(config.pkcs11)
     if config.kmip is not None:

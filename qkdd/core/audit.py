@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from qkdd.core import log
 from qkdd.core.clock import Clock
 from qkdd.core.errors import StorageFailed, StorageFull
 
@@ -99,6 +100,9 @@ class AuditLog:
             self._append(event, fields)
             self._unsigned += 1
             self._work.notify()
+        if event != SIGNER:  # certificates are long, and stand in the log
+            level = "warning" if fields.get("verdict") == "denied" else "notice"
+            log.tell({"event": event, "level": level, "room": "audit", **fields})
 
     async def settled(self) -> None:
         """Wait until every line so far is durable. Raises StorageFull, StorageFailed; the lines are tried again later."""

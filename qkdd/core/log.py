@@ -14,7 +14,7 @@ import socket
 import sys
 import uuid
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -24,6 +24,7 @@ from qkdd.core.errors import QkddError
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _JOURNAL_SOCKET = "/run/systemd/journal/socket"
 _RECENT: deque[str] = deque(maxlen=2000)
+_listeners: list[Callable[[Mapping[str, Any]], None]] = []
 _NAMESPACE = uuid.UUID("5f0b8a1e-6c1d-5b57-9d55-7a1f6d2c4e90")  # of qkdd; never changes
 _NO_FIELD = re.compile(r"[^A-Z0-9_]")
 _NAME_LIMIT = 56  # journald takes names of 64 characters
@@ -55,8 +56,24 @@ def _refuse_bytes(_logger: object, _name: str, event: MutableMapping[str, Any]) 
     return event
 
 
+def listen(listener: Callable[[Mapping[str, Any]], None]) -> None:
+    """Call `listener` with every line from now on, in whatever thread logs; it must return at once and must not log."""
+    _listeners.append(listener)
+
+
+def unlisten(listener: Callable[[Mapping[str, Any]], None]) -> None:
+    _listeners.remove(listener)
+
+
+def tell(record: Mapping[str, Any]) -> None:
+    """Give the listeners something that is no log line: a line of the audit log."""
+    for listener in tuple(_listeners):
+        listener(record)
+
+
 def _remember(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     _RECENT.append(json.dumps(dict(event), default=str, ensure_ascii=False))
+    tell(event)
     return event
 
 

@@ -22,6 +22,7 @@ from qkdd.core.counters import RecordingMeter
 from qkdd.core.endpoint import Endpoint
 from qkdd.core.errors import ConfigError, CredentialError, QkddError
 from qkdd.core.sealing import load_master_key
+from qkdd.core.syslog_config import SyslogConfig
 from qkdd.core.zeroise import ZeroiseConfig
 from qkdd.device import DeviceConfig, Driver, TimeTagger, build, check_devices
 from qkdd.device.config import resolved
@@ -67,6 +68,7 @@ class NodeConfig(Section, frozen=True):
     peer: PeerConfig
     keys: KeysConfig
     telemetry: TelemetryConfig | None = None
+    syslog: SyslogConfig | None = None
     calibration: CalibrationConfig = CalibrationConfig()
     firmware: FirmwareConfig = FirmwareConfig()
     zeroise: ZeroiseConfig = ZeroiseConfig()
@@ -163,6 +165,8 @@ def absolute(config: NodeConfig, base: Path, environment: Mapping[str, str]) -> 
         devices={name: resolved(device, base) for name, device in config.devices.items()},
         peer=files(config.peer),
         keys=_sinks_resolved(files(config.keys), place),
+        syslog=files(config.syslog) if config.syslog is not None else None,
+        telemetry=_told(config.telemetry, files),
         zeroise=replace(
             config.zeroise,
             also=tuple(place(path) for path in config.zeroise.also),
@@ -170,6 +174,13 @@ def absolute(config: NodeConfig, base: Path, environment: Mapping[str, str]) -> 
         ),
         firmware=replace(config.firmware, trust=tuple(place(path) for path in config.firmware.trust)),
     )
+
+
+def _told(telemetry: TelemetryConfig | None, files: Callable[[Any], Any]) -> TelemetryConfig | None:
+    """Paths of the broker's credentials."""
+    if telemetry is None or telemetry.mqtt is None:
+        return telemetry
+    return msgspec.structs.replace(telemetry, mqtt=files(telemetry.mqtt))
 
 
 def _sinks_resolved(keys: KeysConfig, place: Callable[[str], str]) -> KeysConfig:
@@ -186,7 +197,9 @@ def _credentials(config: NodeConfig) -> Iterator[Finding]:
         load_master_key(Path(config.node.master_key)).wipe()
     except CredentialError as error:
         yield Finding("node.master_key", 0, error.message, error.remedy)
-    for name, section in (("peer", config.peer), ("keys", config.keys)):
+    broker = config.telemetry.mqtt if config.telemetry is not None else None
+    told = (("syslog", config.syslog), ("telemetry.mqtt", broker))
+    for name, section in (("peer", config.peer), ("keys", config.keys), *told):
         for field in _FILES:
             text = getattr(section, field, None)
             if text:

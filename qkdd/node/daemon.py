@@ -22,6 +22,7 @@ from qkdd.core import log
 from qkdd.core.clock import Clock
 from qkdd.core.endpoint import Endpoint
 from qkdd.core.errors import QkddError
+from qkdd.core.syslog import SyslogSink
 from qkdd.core.zeroise import ZeroiseView
 from qkdd.device import Driver
 from qkdd.distill import Distiller
@@ -51,6 +52,7 @@ from qkdd.telemetry.meter import PrometheusMeter
 from qkdd.telemetry.server import MetricsServer
 
 DRAIN_ON_STOP_S = 20.0  # for the block in hand; then it is discarded on both nodes
+FLUSH_ON_STOP_S = 2.0  # for the last lines to the syslog collector
 PEER_PATIENCE_S = 60.0
 _LEVELS = ("debug", "info", "warning", "error")
 _log = log.get("node")
@@ -92,6 +94,7 @@ class Daemon:
         self._link: LinkRun | None = None
         self._firmware: FirmwareService | None = None
         self._feed: MqttFeed | None = None
+        self._syslog: SyslogSink | None = None
         self._hand_over: HandOver | None = None
         self._stack = AsyncExitStack()
         self._zeroiser: Zeroiser | None = None
@@ -138,6 +141,10 @@ class Daemon:
     async def _open(self) -> None:
         config = self.config
         self._started, self._started_wall = self.clock.monotonic(), self.clock.wall()
+        if config.syslog is not None:  # first of all: it hears what the others say when they open
+            self._syslog = SyslogSink(config.syslog, self.clock, self.meter)
+            self._syslog.open()
+            self._stack.callback(self._syslog.close)
         self._rooms = await open_rooms(config, self.clock, self.meter, self._wake_hand_over, self._stack)
         self._link = LinkRun(
             config.link, config.calibration, self._devices, self._make_link, self.clock, self.meter,
@@ -186,6 +193,8 @@ class Daemon:
         if self._feed is not None:
             self.supervisor.add("telemetry", "telemetry", self._telemetry_life, patience=7200.0)
             self.supervisor.add("mqtt", "mqtt", self._mqtt_life)
+        if self._syslog is not None:
+            self.supervisor.add("syslog", "syslog", self._syslog_life)
         self._spawn(self.manager.watch())
 
     def _add_kms(self) -> None:
@@ -202,6 +211,8 @@ class Daemon:
                 await self.link_run.drain()
         except TimeoutError:
             _log.warning("the block in hand was not finished in time and is discarded", after=DRAIN_ON_STOP_S)
+        if self._syslog is not None:
+            await self._syslog.flushed(FLUSH_ON_STOP_S)
         await self.supervisor.stop()
         for task in tuple(self._tasks):
             task.cancel()
@@ -284,6 +295,11 @@ class Daemon:
         """One connection to the MQTT broker."""
         if self._feed is not None:
             await beating(self._feed.life(up), self.health.beater("mqtt"), self.clock)
+
+    async def _syslog_life(self, up: Callable[[], None]) -> None:
+        """One connection to the syslog collector."""
+        if self._syslog is not None:
+            await beating(self._syslog.life(up), self.health.beater("syslog"), self.clock)
 
     def _wake_hand_over(self) -> None:
         if self._hand_over is not None:

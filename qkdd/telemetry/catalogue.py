@@ -221,6 +221,9 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         _counter("qkdd_mqtt_dropped_total", "1", "Messages dropped unsent: too old, or the spool was full."),
         _counter("qkdd_mqtt_canaries_lost_total", "1", "Canary messages that the broker took and did not deliver."),
         _gauge("qkdd_mqtt_waiting_bytes", "bytes", "Messages that wait on disk for the MQTT broker."),
+        _counter("qkdd_syslog_messages_total", "1", "Lines given to the syslog collector."),
+        _counter("qkdd_syslog_dropped_total", "1", "Lines dropped unsent because the queue was full."),
+        _gauge("qkdd_syslog_waiting", "1", "Lines that wait in memory for the syslog collector."),
     ),
     "security": (
         _gauge("qkdd_epsilon_spent_ratio", "ratio", "Share of the key epoch's security budget that is spent."),

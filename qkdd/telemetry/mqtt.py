@@ -10,7 +10,6 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import aiomqtt
@@ -18,10 +17,10 @@ from aiomqtt import ProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from qkdd.core.client_tls import mutual_context
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
 from qkdd.core.endpoint import Endpoint
-from qkdd.core.errors import CredentialError
 from qkdd.telemetry.errors import MqttDenied, MqttDown
 from qkdd.telemetry.mqtt_config import MqttConfig
 from qkdd.telemetry.mqtt_messages import TREE
@@ -50,19 +49,8 @@ class _Context(ssl.SSLContext):
 
 def tls_context(config: MqttConfig) -> _Context:
     """TLS 1.3 with our certificate; the broker's name is checked. Raises CredentialError."""
-    for path in (config.certificate, config.key, config.trust):
-        if not Path(path).is_file():
-            raise CredentialError(f"telemetry.mqtt: {path} is no file")
-    if Path(config.key).stat().st_mode & 0o077:
-        raise CredentialError(f"telemetry.mqtt: {config.key} can be read by others", remedy=f"chmod 600 {config.key}")
-    try:
-        context = _Context(ssl.PROTOCOL_TLS_CLIENT)  # checks certificate and host name
-        context.sockets = []
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_verify_locations(config.trust)
-        context.load_cert_chain(config.certificate, config.key)
-    except (ssl.SSLError, OSError) as error:
-        raise CredentialError(f"telemetry.mqtt: certificate, key or trust cannot be used: {error}") from None
+    context = mutual_context("telemetry.mqtt", config, _Context)
+    context.sockets = []
     return context
 
 

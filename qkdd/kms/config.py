@@ -121,6 +121,7 @@ class Limits(Section, frozen=True, kw_only=True):
     pool_bytes: int = 1 << 30
     peer_deadline: Seconds = Seconds(3.0)
     idle_timeout: Seconds = Seconds(75.0)
+    connections: int = 4096  # open at once on each listener
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         for name in ("key_size", "min_key_size", "max_key_size"):
@@ -134,7 +135,7 @@ class Limits(Section, frozen=True, kw_only=True):
             yield "redelivery_window", "must lie between 0 s (off) and 300 s", 'use "5 s"'
         if self.key_lifetime < 60:
             yield "key_lifetime", "below a minute a slave may come too late", 'use "7 d"'
-        for name in ("max_key_count", "body_bytes", "json_depth", "in_flight_per_sae", "pool_bytes"):
+        for name in ("max_key_count", "body_bytes", "json_depth", "in_flight_per_sae", "pool_bytes", "connections"):
             if getattr(self, name) < 1:
                 yield name, "must be positive", "leave it out for the default"
         if self.max_sae_id_count < 0:

@@ -50,6 +50,24 @@ class IdleConnections:
                     closed += 1
         return closed
 
+    def close_longest(self, server: web.Server, least: float) -> bool:
+        """Close the connection of `server` that is idle for longest, at least `least` seconds; False: there is none."""
+        now = self._clock.monotonic()
+        waiting = [
+            (self._since.setdefault(transport, now), number, transport)
+            for number, connection in enumerate(server.connections)
+            if (transport := connection.transport) is not None
+            and not self._busy.get(transport, 0)
+            and not transport.is_closing()
+        ]
+        if not waiting or now - (longest := min(waiting)[0]) < least:
+            return False
+        for since, _, transport in waiting:
+            if since == longest:
+                transport.abort()
+                return True
+        return False
+
     async def run(self) -> None:
         while True:
             await self._clock.sleep(self._seconds / _LOOKS)

@@ -17,6 +17,10 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "qkdd_kms_conflicts_total": ((), "Ranges on which the two sites did not agree; none was given out twice."),
     "qkdd_kms_returned_bits_total": (("peer",), "Key of abandoned draws that came back to the pool."),
     "qkdd_kms_requests_total": (("plane", "status"), "HTTP answers."),
+    "qkdd_kms_connections_refused_total": (
+        ("listener", "reason"),
+        "Connections closed for want of room: limit, made room, handshakes, unfinished, system.",
+    ),
     "qkdd_kms_certificate_expiry_seconds": (("listener",), "Time left until a listener's certificate expires."),
     "qkdd_kms_source_files_total": (("source", "result"), "Key files of watched folders: stored or refused."),
     "qkdd_kms_source_keys_total": (

@@ -27,6 +27,7 @@ from qkdd.kms.connections import IdleConnections
 from qkdd.kms.etsi014 import Etsi014
 from qkdd.kms.etsi014_codec import error_body
 from qkdd.kms.etsi020 import Etsi020
+from qkdd.kms.gate import GatedSite
 from qkdd.kms.http import errors_as
 from qkdd.kms.listener_config import address
 from qkdd.kms.metrics import KmsMeter
@@ -256,7 +257,16 @@ class KmsServer:
         if context is not None:
             self._contexts.append(context)
         host, port = address(listen)
-        site = web.TCPSite(runner, host, port, ssl_context=context, backlog=1024)
+        site = GatedSite(
+            runner,
+            (host, port),
+            context,
+            name=name,
+            idle=self._idle,
+            limit=self.config.limits.connections,
+            clock=self._clock,
+            meter=self.meter,
+        )
         try:
             await site.start()
         except OSError as error:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import signal
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import sqlalchemy as sa
 import typer
+from msgspec.structs import replace
 
 from qkdd.core import config as config_files
 from qkdd.core import log
@@ -29,6 +32,7 @@ from qkdd.kms.schema import ALLOCATIONS, CHUNKS, POOLS
 from qkdd.kms.server import KmsServer
 from qkdd.peer.tls import self_test
 
+_CREDENTIALS = "${CREDENTIALS_DIRECTORY}/"  # systemd.exec(5), LoadCredential=
 app = typer.Typer(
     help="Key management service: keys of quantum links to applications (ETSI GS QKD 014).", no_args_is_help=True
 )
@@ -42,6 +46,15 @@ def _fail(error: QkddError) -> typer.Exit:
     return typer.Exit(2)
 
 
+def _load(file: Path, environment: Mapping[str, str] = os.environ) -> KmsConfig:
+    """The checked configuration; a master key that systemd passes (LoadCredential=) is found in its folder."""
+    config = config_files.load(file, KmsConfig)
+    key = config.kms.master_key
+    if key.startswith(_CREDENTIALS) and "CREDENTIALS_DIRECTORY" in environment:
+        key = f"{environment['CREDENTIALS_DIRECTORY']}/{key.removeprefix(_CREDENTIALS)}"
+    return replace(config, kms=replace(config.kms, master_key=key))
+
+
 @app.command()
 def run(file: File, level: str = "info") -> None:
     """Run until SIGTERM or SIGINT; SIGHUP reads the certificates again."""
@@ -49,7 +62,7 @@ def run(file: File, level: str = "info") -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one per connection
     try:
-        config = config_files.load(file, KmsConfig)
+        config = _load(file)
         asyncio.run(_run(config))
     except QkddError as error:
         raise _fail(error) from None
@@ -112,7 +125,7 @@ async def _dev_pair(pair: DevPair) -> None:
 def check_config(file: File) -> None:
     """Check the file and every credential that it names; starts nothing."""
     try:
-        config = config_files.load(file, KmsConfig)
+        config = _load(file)
         load_master_key(Path(config.kms.master_key))
         self_test(config.kms_plane.profile("kms_plane", "post-quantum"))
         self_test(config.node_plane.profile("node_plane", "post-quantum"))
@@ -127,7 +140,7 @@ def check_config(file: File) -> None:
 def status(file: File) -> None:
     """Chunks and pools of the store as JSON, read from the store itself; the service may run or not."""
     try:
-        config = config_files.load(file, KmsConfig)
+        config = _load(file)
         place = config.store_place()
     except QkddError as error:
         raise _fail(error) from None
@@ -160,7 +173,7 @@ def restore(
     Key that was not drawn when the backup was made is used up: it may have been drawn since.
     """
     try:
-        config = config_files.load(file, KmsConfig)
+        config = _load(file)
         size = asyncio.run(restored(config, backup))
     except QkddError as error:
         raise _fail(error) from None

@@ -64,6 +64,9 @@ campaign: $(STAMP) ## a million keys exactly once while KMSs, databases and line
 crash: $(STAMP) ## 100 rounds of kill -9 on daemons and KMSs while applications draw keys
 	$(BIN)/python -m qkdd_hil.crash --rounds 100 $(ARGS)
 
+drills: $(STAMP) ## every runbook executed on the virtual bench, with times to detect and to recover (ARGS="F3 --output DIR" for one)
+	$(BIN)/qkdctl drill $(or $(ARGS),all)
+
 judges: $(STAMP) $(JUDGES)/.installed ## programs that are not ours drive our simulators and read our files (own environment)
 	$(BIN)/python tests/judges/run.py $(JUDGES)/bin/python $(ARGS)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer
+from qkdd_hil.drills.pages import Command, read
 
 from qkdd.cli import app as qkdd_app
 from qkdd.control.qkdctl import app as qkdctl_app
@@ -36,10 +37,10 @@ def unknown(words: list[str]) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_exist(page: Path) -> None:
-    commands = re.findall(r"`((?:qkdd|qkdctl|qkdd-kms) [^`]*)`", page.read_text(encoding="utf-8"))
-    problems = [
-        unknown(part.split()) for command in commands for part in command.split(" && ") if part.startswith("qkd")
-    ]
+    inline = re.findall(r"(?<!`)`((?:qkdd|qkdctl|qkdd-kms) [^`\n]*)`", page.read_text(encoding="utf-8"))
+    commands = [part.split() for command in inline for part in command.split(" && ") if part.startswith("qkd")]
+    blocks = [list(step.words) for step in read(page).steps if isinstance(step, Command)]
+    problems = [unknown(words) for words in commands + blocks if words[0] in PROGRAMS]
     assert not [problem for problem in problems if problem]
 
 

@@ -27,6 +27,7 @@ from qkdd_hil.rig import TooLate, running_rig
 EXIT_NOT_RECOVERED, EXIT_NO_BENCH, EXIT_INTERRUPTED = 1, 4, 130
 DRILLS = {drill.name: drill for drill in (*FAILURE_MODES, *ALERTS)}
 BLOCK = "1 s"
+ALL = "all"
 NODE_TOML = '\n[node.counts]\nbright_above = "180 kHz"\n'
 
 _console = console.output()
@@ -79,7 +80,7 @@ def chosen(names: list[str], runbooks: Path | None) -> list[tuple[Drill, Page]]:
     if place is None:
         raise typer.BadParameter("this installation has no runbooks; name their folder with --runbooks")
     found = []
-    for name in names:
+    for name in list(DRILLS) if names == [ALL] else names:
         drill = DRILLS.get(name)
         if drill is None:
             raise typer.BadParameter(f"there is no drill {name!r}; `qkdctl drill --list` shows all")
@@ -125,7 +126,7 @@ def play(drills: list[tuple[Drill, Page]], folder: Path, narrator: Narrator, see
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Drills, one after the other.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Drills, one after the other; or: all.")] = None,
     list_them: Annotated[bool, typer.Option("--list", help="Show all drills and leave.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the reports; default: ./drill-TIME.")

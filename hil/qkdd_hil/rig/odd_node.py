@@ -29,7 +29,7 @@ def _tampering() -> None:
 
     def changed(session: Session, head: bytes, body: bytes) -> None:
         if flag.exists() and body[1 : 1 + body[0]] == _MESSAGE.encode():
-            body = body[:-1] + bytes([body[-1] ^ 1])
+            body = body[:-2] + bytes([body[-2] ^ 1]) + body[-1:]  # the last byte has padding, which is looked at
         write(session, head, body)
 
     setattr(Session, "_write", changed)  # noqa: B010 - what this module is for

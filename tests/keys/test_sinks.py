@@ -16,6 +16,8 @@ import socket
 import sqlite3
 import ssl
 import subprocess
+import sys
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -30,7 +32,7 @@ from hypothesis import strategies as st
 
 from qkdd.core.clock import SystemClock
 from qkdd.core.counters import RecordingMeter
-from qkdd.core.errors import CredentialError
+from qkdd.core.errors import ConfigError, CredentialError
 from qkdd.core.secret import Secret
 from qkdd.core.units import Seconds
 from qkdd.keys import HandOver, KeysConfig
@@ -39,6 +41,7 @@ from qkdd.keys.sinks import ttlv
 from qkdd.keys.sinks.config import ExecSink, FileSink, KmipSink, Pkcs11Sink, VaultSink
 from qkdd.keys.sinks.contract import Item, Sink, keys_of
 from qkdd.keys.sinks.factory import make_sink
+from qkdd.keys.sinks.pkcs11 import Pkcs11Target
 from qkdd.peer.pki_demo import DemoPki, demo_pki
 
 from .nodes import Node, committed, pair
@@ -257,17 +260,41 @@ def test_vault_refusals(tmp_path: Path, pki: DemoPki) -> None:
 SOFTHSM = next((p for p in Path("/usr/lib").rglob("libsofthsm2.so")), None)
 
 
-@pytest.mark.skipif(SOFTHSM is None or shutil.which("softhsm2-util") is None, reason="SoftHSM 2 is not installed")
-def test_softhsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pkcs11 = pytest.importorskip("pkcs11")
+@pytest.fixture
+def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh token `qkd` with PIN 1234; returns the PIN file."""
+    if SOFTHSM is None or shutil.which("softhsm2-util") is None:
+        pytest.skip("SoftHSM 2 is not installed")
+    pytest.importorskip("pkcs11")
     (tmp_path / "tokens").mkdir()
     (tmp_path / "softhsm2.conf").write_text(f"directories.tokendir = {tmp_path}/tokens\nlog.level = ERROR\n")
     monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm2.conf"))
     words = ["--init-token", "--free", "--label", "qkd", "--so-pin", "87654321", "--pin", "1234"]
     subprocess.run(["softhsm2-util", *words], check=True, capture_output=True)
     pin = tmp_path / "pin"
-    pin.write_text("9999")
+    pin.write_text("1234")
     pin.chmod(0o600)
+    return pin
+
+
+def objects_of_token() -> dict[uuid.UUID, bool]:
+    """CKA_ID and CKA_EXTRACTABLE of every secret key, asked by a process of its own."""
+    script = (
+        "import json, pkcs11\n"
+        f"token = pkcs11.lib({str(SOFTHSM)!r}).get_token(token_label='qkd')\n"
+        "with token.open(user_pin='1234') as session:\n"
+        "    found = session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY})\n"
+        "    print(json.dumps([[o[pkcs11.Attribute.ID].hex(), o[pkcs11.Attribute.EXTRACTABLE]] for o in found]))\n"
+    )
+    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    pairs = json.loads(said)
+    assert len(pairs) == len({name for name, _ in pairs}), "an object twice"
+    return {uuid.UUID(name): extractable for name, extractable in pairs}
+
+
+def test_softhsm(tmp_path: Path, token: Path) -> None:
+    pin = token
+    pin.write_text("9999")
     config = KeysConfig(pkcs11=Pkcs11Sink(module=str(SOFTHSM), token="qkd", pin_file=str(pin)))
 
     async def main() -> None:
@@ -289,15 +316,69 @@ def test_softhsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert await out.push_once() == 1
         await out.close()
         assert await states(a) == {"released": 1}
-        token = pkcs11.lib(str(SOFTHSM)).get_token(token_label="qkd")
-        with token.open(user_pin="1234") as session:
-            objects = list(session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY}))
-            assert len(objects) == len(chunk) // 32
-            assert {o[pkcs11.Attribute.EXTRACTABLE] for o in objects} == {False}
-            names = {uuid.UUID(bytes=o[pkcs11.Attribute.ID]) for o in objects}
-        assert names == {uuid.uuid5(uuid.UUID(record.chunk_id), str(n)) for n in range(len(chunk) // 32)}
+        found = await asyncio.to_thread(objects_of_token)
+        assert set(found.values()) == {False}
+        assert set(found) == {uuid.uuid5(uuid.UUID(record.chunk_id), str(n)) for n in range(len(chunk) // 32)}
         for node in (a, b):
             await node.close()
+
+    asyncio.run(main())
+
+
+def test_a_library_that_dies_takes_nobody_along(tmp_path: Path, token: Path) -> None:
+    """The child is killed in the middle of a call, again and again; every key is stored once."""
+    config = KeysConfig(pkcs11=Pkcs11Sink(module=str(SOFTHSM), token="qkd", pin_file=str(token)))
+    whole = item(32 * 64)
+
+    async def main() -> None:
+        target = make_sink(config, SystemClock())
+        assert isinstance(target, Pkcs11Target)
+        real, armed = target._client.ask, 0.0
+
+        def ask(link: Any, verb: str, timeout: float, **arguments: Any) -> Any:
+            nonlocal armed
+            if verb != "store" or not armed:
+                return real(link, verb, timeout, **arguments)
+            # the call is under way, and what it stores of its 16 keys is up to chance
+            threading.Timer(armed, link._child.signal, (signal.SIGKILL,)).start()
+            child, armed = link._child, 0.0
+            answer = real(link, verb, timeout, **arguments)
+            child.wait(5.0)  # it was faster: then it dies between two calls
+            return answer
+
+        target._client.ask = ask  # type: ignore[method-assign]
+        for milliseconds in (4, 8, 12, 16):
+            armed = milliseconds / 1000
+            with pytest.raises(HandOverFailed, match="SIGKILL"):
+                await target.store([whole])
+        assert await target.store([whole]) == {whole.chunk_id}
+        await target.close()
+        found = await asyncio.to_thread(objects_of_token)
+        assert set(found) == {uuid.UUID(key.key_id) for key in keys_of(whole, 32)}
+
+    asyncio.run(main())
+
+
+def test_a_library_that_crashes_hangs_or_is_none(tmp_path: Path, token: Path) -> None:
+    """Vendors' libraries of our own making: one jumps to nowhere when it is initialised, one never comes back."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler for a library that crashes")
+    (tmp_path / "text.so").write_text("no library")
+    modules = {"is none": tmp_path / "text.so"}
+    for name, body in (("crashes", "*(volatile int *)0 = 1;"), ("hangs", "for (;;) pause();")):
+        source, modules[name] = tmp_path / f"{name}.c", tmp_path / f"{name}.so"
+        source.write_text(f"#include <unistd.h>\nunsigned long C_GetFunctionList(void *list) {{ {body} return 5; }}\n")
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", str(modules[name]), str(source)], check=True)
+
+    async def main() -> None:
+        for name, words in (("crashes", "SIGSEGV"), ("hangs", "did not come back"), ("is none", "text.so")):
+            sink = Pkcs11Sink(module=str(modules[name]), token="qkd", pin_file=str(token), deadline=Seconds(1.5))
+            target = make_sink(KeysConfig(pkcs11=sink), SystemClock())
+            assert target is not None
+            with pytest.raises(ConfigError if name == "is none" else HandOverFailed, match=words):
+                await target.store([item()])
+            await target.close()
 
     asyncio.run(main())
 

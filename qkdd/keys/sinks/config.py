@@ -133,15 +133,21 @@ class Etsi020Sink(Section, frozen=True, kw_only=True):
 
 
 class Pkcs11Sink(Section, frozen=True, kw_only=True):
-    """An HSM. `module`: its shared library; `pin_file`: mode 0600. Keys are generic secrets that never leave it again."""
+    """An HSM. `module`: its shared library; `pin_file`: mode 0600. Keys are generic secrets that never leave it again.
+
+    deadline: a call of the library (up to 16 keys) that takes longer costs its process.
+    """
 
     module: str
     token: str
     pin_file: str
     label: str = "qkd"
     key_size: int = 256
+    deadline: Seconds = Seconds(30.0)
 
     def check(self) -> Iterator[tuple[str, str, str]]:
+        if self.deadline <= 0:
+            yield "deadline", "must be positive", 'use "30 s"'
         yield from _key_size(self.key_size)
 
 

@@ -24,7 +24,7 @@ def make_sink(config: KeysConfig, clock: Clock) -> Sink | None:
     if config.vault is not None:
         return (TransitTarget if config.vault.engine == "transit" else VaultTarget)(config.vault, clock)
     if config.pkcs11 is not None:
-        return Pkcs11Target(config.pkcs11)
+        return Pkcs11Target(config.pkcs11, clock)
     if config.kmip is not None:
         return KmipTarget(config.kmip, clock)
     return None

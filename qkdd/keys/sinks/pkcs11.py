@@ -1,34 +1,42 @@
 """An HSM over PKCS#11 (Cryptoki 2.40): one sensitive, not extractable generic secret for each key, found again by CKA_ID.
 
-The library blocks, so it runs in a thread of its own; one session at a time. Needs `pip install 'qkdd[pkcs11]'`.
+The vendor's library lives in a child process (`pkcs11_adapter`, decision 0126): when it crashes or hangs, the process is lost
+and nothing else; the keys of that call may be stored, and the same ones come again. Needs `pip install 'qkdd[pkcs11]'`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import uuid
+import base64
+import importlib.util
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from qkdd.core.clock import Clock
 from qkdd.core.errors import ConfigError
+from qkdd.device.transport import FrameError, LinkFailure, Refused, Stranger, Unusable
+from qkdd.device.worker_link import WorkerClient, WorkerLink
 from qkdd.keys.errors import HandOverFailed
 from qkdd.keys.sinks.config import Pkcs11Sink
-from qkdd.keys.sinks.contract import Item, KeyItem, keys_of
+from qkdd.keys.sinks.contract import Item, keys_of
 from qkdd.keys.sinks.credentials import read_word
+
+_ADAPTER = Path(__file__).with_name("pkcs11_adapter.py")
+_RING = 4096  # there is no stream
+_KEYS_A_CALL = 16
 
 
 class Pkcs11Target:
     """One token. Raises ConfigError when python-pkcs11 is not installed."""
 
-    def __init__(self, config: Pkcs11Sink) -> None:
+    def __init__(self, config: Pkcs11Sink, clock: Clock) -> None:
         self._config = config
-        try:
-            self._api: Any = importlib.import_module("pkcs11")
-        except ImportError:
-            raise ConfigError("keys.pkcs11: python-pkcs11 is missing", remedy="pip install 'qkdd[pkcs11]'") from None
-        self._session: Any = None
+        if importlib.util.find_spec("pkcs11") is None:
+            raise ConfigError("keys.pkcs11: python-pkcs11 is missing", remedy="pip install 'qkdd[pkcs11]'")
+        self._link = WorkerLink(f"pkcs11 {config.token}", _ADAPTER, ring_bytes=_RING)
+        self._client = WorkerClient(clock)
+        self._open = False
         self._thread = ThreadPoolExecutor(1, "pkcs11")
 
     async def store(self, items: list[Item]) -> set[str]:
@@ -36,52 +44,37 @@ class Pkcs11Target:
 
     def _store(self, items: list[Item]) -> set[str]:
         try:
-            session = self._open()
+            self._begin()
             for item in items:
-                for key in keys_of(item, self._config.key_size // 8):
-                    self._put(session, key)
-        except self._api.PKCS11Error as error:
+                keys = keys_of(item, self._config.key_size // 8)
+                while batch := [
+                    (key.key_id, base64.b64encode(key.key.reveal()).decode("ascii"))
+                    for key in islice(keys, _KEYS_A_CALL)
+                ]:
+                    self._client.ask(self._link, "store", self._config.deadline, keys=batch)
+        except Unusable as error:
+            self._drop()
+            raise ConfigError(f"keys.pkcs11: {error}", remedy="check `module`") from None
+        except (LinkFailure, FrameError, Refused, Stranger) as error:
             self._drop()
             # nothing of PKCS#11 proves that an object was not created before the failure
-            raise HandOverFailed(f"{self._config.token}: {type(error).__name__} {error}") from None
+            raise HandOverFailed(f"{self._config.token}: {error}") from None
         return {item.chunk_id for item in items}
 
-    def _open(self) -> Any:
-        if self._session is None:
-            pin = read_word(Path(self._config.pin_file))
-            try:
-                library = self._api.lib(self._config.module)
-            except RuntimeError as error:
-                raise ConfigError(f"keys.pkcs11: {self._config.module}: {error}", remedy="check `module`") from None
-            self._session = library.get_token(token_label=self._config.token).open(rw=True, user_pin=pin)
-        return self._session
-
-    def _put(self, session: Any, key: KeyItem) -> None:
-        api, name = self._api, uuid.UUID(key.key_id).bytes
-        kind = {api.Attribute.CLASS: api.ObjectClass.SECRET_KEY, api.Attribute.ID: name}
-        if list(session.get_objects(kind)):
-            return  # an earlier call whose end was not seen
-        session.create_object(
-            {
-                **kind,
-                api.Attribute.KEY_TYPE: api.KeyType.GENERIC_SECRET,
-                api.Attribute.VALUE: bytes(key.key.reveal()),
-                api.Attribute.LABEL: f"{self._config.label}/{key.key_id}",
-                api.Attribute.TOKEN: True,
-                api.Attribute.PRIVATE: True,
-                api.Attribute.SENSITIVE: True,
-                api.Attribute.EXTRACTABLE: False,
-                api.Attribute.DERIVE: True,
-            }
-        )
+    def _begin(self) -> None:
+        if self._open:
+            return
+        pin = read_word(Path(self._config.pin_file))
+        self._client.forget()
+        self._link.open(self._config.deadline)
+        self._open = True
+        options = {"module": self._config.module, "token": self._config.token, "label": self._config.label, "pin": pin}
+        self._client.ask(self._link, "open", self._config.deadline, **options)
 
     def _drop(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            try:
-                session.close()
-            except self._api.PKCS11Error:
-                return  # the token went away: there is nothing left to close
+        if self._open:
+            self._open = False
+            self._link.close()
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._drop)

@@ -140,6 +140,31 @@ class LdpcCode:
                 chosen.append(int(column))
         return np.array(chosen, np.int64)
 
+    def punctured(self, count: int) -> NDArray[np.int64]:
+        """`count` columns of circulants for private bits: of degree two, evenly spaced, no row with two of them, ascending.
+
+        No check has two of their bits, so their part of the matrix has full rank: the syndrome of a frame whose bits there are
+        uniform tells (rows - count) · lifting bits of the others, and each that is opened one more (untainted puncturing:
+        Elkouss, Martinez-Mateo, Martin, ISIT 2012). Raises StatusError if there are not so many.
+        """
+        rows_of = self._rows_of()
+        first = rows_of < self.rows
+        rows_of, columns_of = rows_of[first], self._columns_of[first]
+        pairs = np.flatnonzero(np.bincount(columns_of, minlength=self.columns) == 2)
+        chosen: list[int] = []
+        taken: set[int] = set()
+        for place in range(count):
+            start = (2 * place + 1) * len(pairs) // (2 * count)
+            for column in np.roll(pairs, -start):
+                rows = {int(row) for row in rows_of[columns_of == column]}
+                if column not in chosen and not rows & taken:
+                    chosen.append(int(column))
+                    taken |= rows
+                    break
+            else:
+                raise StatusError(Status.BAD_ARGUMENT, f"{self!r} has fewer than {count} columns to puncture")
+        return np.array(sorted(chosen), np.int64)
+
     def entries(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.int64]]:
         """Columns and shifts of all entries, row by row, and where the rows start (one more than there are rows)."""
         return self._columns_of, self._shifts, self._starts.astype(np.int64)

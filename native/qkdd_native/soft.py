@@ -26,10 +26,25 @@ def decode_soft(
     llr: float32[size], log P(bit = 0) / P(bit = 1) of each bit. Flooding sum-product (Kschischang, Frey, Loeliger, IEEE Trans.
     Inf. Theory 47 (2001) 498).
     """
+    total, taken = _propagate(code, syndrome, llr, iterations)
+    if taken > iterations:
+        return None, iterations
+    return (total < 0).astype(np.uint8).reshape(-1), taken
+
+
+def beliefs(code: LdpcCode, syndrome: NDArray[np.uint8], llr: Floats, iterations: int) -> Floats:
+    """float32[size]: the log-likelihood ratio of each bit where `decode_soft` stops."""
+    return _propagate(code, syndrome, llr, iterations)[0].reshape(-1)
+
+
+def _propagate(code: LdpcCode, syndrome: NDArray[np.uint8], llr: Floats, iterations: int) -> tuple[Floats, int]:
+    """Log-likelihood ratios float32[columns, lifting] and the iterations taken, one more than allowed if nothing was found."""
     rows, lifting = code.rows, code.lifting
     if syndrome.shape != (rows * lifting,) or llr.shape != (code.size,):
         raise StatusError(Status.BAD_ARGUMENT, "syndrome or observations are not of this code's size")
     columns_of, shifts, starts = code.entries()
+    starts = starts[: rows + 1]
+    columns_of, shifts = columns_of[: starts[-1]], shifts[: starts[-1]]
     channel = llr.astype(np.float32).reshape(code.columns, lifting)
     odd = syndrome.reshape(rows, lifting).astype(np.bool_)
     degrees = np.diff(starts)
@@ -45,7 +60,7 @@ def decode_soft(
             (np.logical_xor.reduce(seen[edge] < 0, axis=1) == odd[members]).all()
             for edge, (members, _) in zip(edges, groups, strict=True)
         ):
-            return (total < 0).astype(np.uint8).reshape(-1), taken
+            return total, taken
         out = np.tanh((seen - back) / 2)
         for edge, (members, d) in zip(edges, groups, strict=True):
             part = out[edge]
@@ -57,4 +72,4 @@ def decode_soft(
                 np.float32
             )
             back[edge] = 2 * np.arctanh(others)
-    return None, iterations
+    return total, iterations + 1

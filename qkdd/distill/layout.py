@@ -20,72 +20,120 @@ from qkdd.security.entropy import h2_bound
 
 Bits = NDArray[np.uint8]
 
-ROUNDS = 2  # rounds with further rows for frames that failed
+ROUNDS = 2  # rounds for frames that failed: further rows, or private bits that are opened
 COUNT_BITS = 32  # bob's count of errors
 SLACK = 12  # a lifting may be this fraction longer than it has to be, for a code whose leak fits better
 _DOUBTED, _DOUBT = 0.3, 3  # fraction of bits, most that is taken from their starting message (8 to 16)
+HELD_MOST = 0.12  # share of a code's rows that private bits may mask: more of them spoil the code (decision 0158)
 SPREAD = 2.6  # standard deviations of a frame's errors above the expected number
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """n key bits in `frames` frames that differ by at most one bit, all under code number `code` with one lifting."""
+    """n key bits in `frames` frames that differ by at most one bit, all under code number `code` with one lifting.
+
+    held: columns of circulants that hold private bits of alice (punctured) until a frame fails; then they are opened, half of
+    them a round, and at last further rows are sent. 0: further rows at once, half of them a round.
+    """
 
     n: int
     frames: int
     code: int
     lifting: int
+    held: int = 0
 
     def frame(self, index: int) -> FrameCode:
-        return frame_code(self.code, (self.n - index + self.frames - 1) // self.frames, self.lifting)
+        return frame_code(self.code, (self.n - index + self.frames - 1) // self.frames, self.lifting, self.held)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds for frames that failed."""
+        return ROUNDS + 1 if self.held else ROUNDS
 
     @property
     def leak(self) -> int:
-        """Syndrome bits of all frames before any retry."""
-        return self.frames * kernels.ldpc_codes()[self.code].rows * self.lifting
+        """Key-dependent bits of all frames before any retry."""
+        return self.frames * (kernels.ldpc_codes()[self.code].rows - self.held) * self.lifting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameCode:
-    """One code for frames of `bits` key bits."""
+    """One code for frames of `bits` key bits. held: numbers of its punctured columns; others: of those with key."""
 
     code: kernels.LdpcCode
     bits: int
+    held: NDArray[np.int64]
+    others: NDArray[np.int64]
+
+    @property
+    def private_bits(self) -> int:
+        return len(self.held) * self.code.lifting
 
     def rows(self, round_: int) -> int:
         """Rows of circulants that are known after this round."""
+        if len(self.held):
+            return self.code.rows + (self.code.extra if round_ > ROUNDS else 0)
         return self.code.rows + self.code.extra * round_ // ROUNDS
 
-    def syndrome_bits(self, round_: int) -> int:
-        """Syndrome bits that are sent in this round."""
+    def sent_bits(self, round_: int) -> int:
+        """Bits that alice sends in this round: syndrome, or private bits that are opened."""
+        if self.opens(round_):
+            return len(self.opened(round_))
         return (self.rows(round_) - (self.rows(round_ - 1) if round_ else 0)) * self.code.lifting
 
-    def spread(self, key: Bits) -> Bits:
-        """uint8[size] of the frame's key bits: in the code's order, shortened positions 0."""
-        flat = np.zeros(self.code.size, np.uint8)
-        flat[: self.bits] = key
-        return np.ascontiguousarray(flat.reshape(self.code.lifting, self.code.columns).T).reshape(-1)
+    def leak(self, round_: int) -> int:
+        """Bits by which this round tells of the key. A syndrome of m bits with p private bits, no two in one check, tells m - p:
+        for every key it is uniform over 2^p values. An opened private bit tells one (decision 0158)."""
+        return self.sent_bits(round_) - (self.private_bits if round_ == 0 else 0)
+
+    def opens(self, round_: int) -> bool:
+        """Whether private bits are opened in this round."""
+        return 1 <= round_ <= ROUNDS and len(self.held) > 0
+
+    def opened(self, round_: int) -> range:
+        """Which of the private bits are opened in this round."""
+        return range(round_ - 1, self.private_bits, ROUNDS)
+
+    def spread(self, key: Bits, private: Bits | None = None) -> Bits:
+        """uint8[size] of the frame's key bits: in the code's order, shortened positions 0; and private bits (None: 0)."""
+        frame = np.empty((self.code.columns, self.code.lifting), np.uint8)
+        flat = np.zeros((self.code.lifting, len(self.others)), np.uint8)
+        flat.reshape(-1)[: self.bits] = key
+        frame[self.others] = flat.T
+        frame[self.held] = 0 if private is None else private.reshape(len(self.held), self.code.lifting)
+        return frame.reshape(-1)
 
     def gather(self, frame: Bits) -> Bits:
         """The inverse of `spread`."""
-        flat: Bits = frame.reshape(self.code.columns, self.code.lifting).T.reshape(-1)[: self.bits]
+        flat: Bits = frame.reshape(self.code.columns, self.code.lifting)[self.others].T.reshape(-1)[: self.bits]
         return flat
 
-    def prior(self, attempt: int = 0) -> NDArray[np.int8]:
-        """What the decoder starts from. Each further attempt trusts some three tenths of the bits a little less, others each
-        time: a decoder that was caught in a trapping set comes out of it another way (decision 0201)."""
-        flat = np.full(self.code.size, self.code.KNOWN, np.int8)
+    def private(self, frame: Bits) -> Bits:
+        """The private bits of a frame."""
+        held: Bits = frame.reshape(self.code.columns, self.code.lifting)[self.held].reshape(-1)
+        return held
+
+    def prior(self, attempt: int = 0, opened: NDArray[np.int8] | None = None) -> NDArray[np.int8]:
+        """What the decoder starts from. opened: int8[private_bits], 0 or ± KNOWN; None: none is opened. Each further attempt
+        trusts some three tenths of the bits a little less, others each time: a decoder that was caught in a trapping set comes
+        out of it another way (decision 0201)."""
+        flat = np.full(self.code.lifting * len(self.others), self.code.KNOWN, np.int8)
         flat[: self.bits] = self.code.start
         if attempt:
             draw = np.random.default_rng(attempt)  # no secret: it only has to differ
             doubted = draw.random(self.bits) < _DOUBTED
             flat[: self.bits][doubted] -= draw.integers(1, _DOUBT, int(doubted.sum()), np.int8, endpoint=True)
-        return np.ascontiguousarray(flat.reshape(self.code.lifting, self.code.columns).T).reshape(-1)
+        prior = np.empty((self.code.columns, self.code.lifting), np.int8)
+        prior[self.others] = flat.reshape(self.code.lifting, len(self.others)).T
+        prior[self.held] = 0 if opened is None else opened.reshape(len(self.held), self.code.lifting)
+        return prior.reshape(-1)
 
 
 @functools.lru_cache(maxsize=64)
-def frame_code(code: int, bits: int, lifting: int) -> FrameCode:
-    return FrameCode(kernels.ldpc_codes()[code].adapted(bits, lifting), bits)
+def frame_code(code: int, bits: int, lifting: int, held: int = 0) -> FrameCode:
+    adapted = kernels.ldpc_codes()[code].adapted(bits + held * lifting, lifting)
+    punctured = adapted.punctured(held)
+    return FrameCode(adapted, bits, punctured, np.setdiff1d(np.arange(adapted.columns), punctured))
 
 
 def frame_count(n: int, most: int) -> int:
@@ -122,6 +170,29 @@ def layout(n: int, error: float, most: int) -> Layout | None:
                 best = (syndrome, index, lifting)
                 break
     return None if best is None else Layout(n, frames, best[1], best[2])
+
+
+def blind_layout(n: int, likely: float, worst: float, most: int) -> Layout | None:
+    """For a leak that is subtracted as sent: a code that suffices for the error rate `worst`, punctured down to what `likely`
+    asks for. None if no code suffices."""
+    frames = frame_count(n, most)
+    bits = -(-n // frames)
+    first, whole = bits * h2_bound(likely), bits * h2_bound(worst_in_frame(worst, n, bits))
+    asked = efficiency(first / bits, bits) * first
+    codes = kernels.ldpc_codes()
+    least = codes[0].lifting_for(bits)
+    best: Layout | None = None
+    for lifting in range(least, min(least + max(1, least // SLACK), codes[0].lifting) + 1, 64):
+        room = codes[0].columns - -(-bits // lifting)  # columns that the key does not fill
+        for index, code in enumerate(codes):
+            syndrome = code.rows * lifting
+            if syndrome < max(asked, efficiency(syndrome / bits, bits) * whole):
+                continue
+            held = min(int((syndrome - asked) // lifting), round(HELD_MOST * code.rows), room)
+            found = Layout(n, frames, index, lifting, held)
+            best = found if best is None or found.leak < best.leak else best
+            break
+    return best
 
 
 def most_rows(n: int, most: int) -> Layout:

@@ -1,8 +1,9 @@
-"""LDPC over the session: alice sends syndromes, bob decodes; frames that fail get more rows, as far as the budget goes.
+"""LDPC over the session: alice sends syndromes, bob decodes; frames that fail get more, as far as the budget goes.
 
-Rows that are held back and sent later are what punctured bits, disclosed later, are in blind reconciliation (Martinez-Mateo,
-Elkouss, Martin, Quantum Inf. Comput. 12 (2012) 791): each costs the bits that are sent and no others (decision 0108). Which
-frames failed depends on both keys, as does bob's count of errors; both are counted.
+Where the leak is subtracted as sent, frames are punctured: some columns hold private random bits of alice, which are opened for
+the frames that failed (blind reconciliation: Martinez-Mateo, Elkouss, Martin, Quantum Inf. Comput. 12 (2012) 791; decision 0158).
+Elsewhere they get further rows. Each costs the bits that are sent and no others (decision 0108). Which frames failed depends on
+both keys, as does bob's count of errors; both are counted.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import secrets
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qkdd import kernels
 from qkdd.distill.errors import BlockMalformed, LeakExceeded
-from qkdd.distill.layout import COUNT_BITS, ROUNDS, Layout, layout, most_rows
+from qkdd.distill.layout import COUNT_BITS, Layout, blind_layout, layout, most_rows
 from qkdd.distill.messages import Decoded, Syndromes
 from qkdd.distill.plan import VERDICT_BITS, BlockPlan
 from qkdd.distill.wire import Bits, bits_from, receive
@@ -24,7 +27,9 @@ from qkdd.peer import PeerSession
 
 ITERATIONS = 80
 DITHERS = 6  # further attempts on a frame for which no further rows fit the budget: they disclose nothing
-_ESTIMATE_SPREAD = 2.3  # standard deviations of the test sample's error rate that the first syndromes allow for
+# Standard deviations of the test sample's error rate that the first message of a punctured frame allows for, of a plain one, and
+# of a punctured frame that is opened.
+_ESTIMATE_SPREADS = (-0.5, 2.3, 3.5)
 
 
 def first_layout(test_errors: int, plan: BlockPlan) -> Layout:
@@ -35,11 +40,14 @@ def first_layout(test_errors: int, plan: BlockPlan) -> Layout:
         start = most_rows(plan.n, plan.ldpc_frame)
     else:
         rate = (test_errors + 1) / (plan.k + 2)
-        rate += _ESTIMATE_SPREAD * math.sqrt(rate * (1.0 / plan.k + 1.0 / plan.n))
-        found = layout(plan.n, min(rate, 0.5), plan.ldpc_frame)
+        spread = math.sqrt(rate * (1.0 / plan.k + 1.0 / plan.n))
+        likely, sure, worst = (min(rate + times * spread, 0.5) for times in _ESTIMATE_SPREADS)
+        found = blind_layout(plan.n, likely, worst, plan.ldpc_frame)
+        if found is None or not found.held:  # no column is free
+            found = layout(plan.n, sure, plan.ldpc_frame)
         start = found or most_rows(plan.n, plan.ldpc_frame)
     for index in range(start.code, -1, -1):
-        smaller = replace(start, code=index)
+        smaller = replace(start, code=index, held=start.held if index == start.code else 0)
         if smaller.leak + _answer_bits(smaller.frames) + VERDICT_BITS <= plan.leak_budget:
             return smaller
     raise LeakExceeded("no LDPC code discloses as little as the budget", leak_budget=plan.leak_budget)
@@ -60,13 +68,22 @@ class Correction:
         self.rounds = 0
         self.errors = 0
         self._theirs: dict[int, Bits] = {}
+        self._private: dict[int, Bits] = {}  # of alice's frames
+        self._opened: dict[int, NDArray[np.int8]] = {}  # of bob's: what he knows of them
 
     def cost(self, round_: int) -> int:
         """Bits that this round discloses, bob's answer included."""
-        return sum(self.parts.frame(i).syndrome_bits(round_) for i in self.open) + _answer_bits(len(self.open))
+        return sum(self.parts.frame(i).leak(round_) for i in self.open) + _answer_bits(len(self.open))
 
     def wipe(self) -> None:
         self.key.fill(0)
+        self.forget()
+
+    def forget(self) -> None:
+        """Zero alice's private bits, which are not needed any more: with the syndromes they would tell of the key."""
+        for private in self._private.values():
+            private.fill(0)
+        self._private.clear()
 
     def charge(self, round_: int) -> None:
         """Count what this round is about to disclose."""
@@ -74,50 +91,69 @@ class Correction:
         self.parities += self.cost(round_) - _answer_bits(len(self.open))
         self.rounds += 1
 
-    def syndromes(self, round_: int) -> Bits:
-        """This node's syndrome bits of this round, all open frames one after the other."""
-        return np.concatenate([self._syndrome(i, round_) for i in self.open])
+    def say(self, round_: int) -> Bits:
+        """What alice sends in this round: syndrome bits or opened private bits of all open frames one after the other."""
+        return np.concatenate([self._say(i, round_) for i in self.open])
+
+    def _say(self, index: int, round_: int) -> Bits:
+        frame = self.parts.frame(index)
+        if frame.opens(round_):
+            return self._private[index][list(frame.opened(round_))]
+        if frame.private_bits and round_ == 0:
+            self._private[index] = kernels.unpack_bits(secrets.token_bytes(frame.private_bits // 8), frame.private_bits)
+        whole = self._syndrome(index, round_)
+        return whole[whole.size - frame.sent_bits(round_) :]
 
     def _syndrome(self, index: int, round_: int) -> Bits:
         frame = self.parts.frame(index)
-        whole = frame.code.syndrome(frame.spread(self.key[index :: self.parts.frames]), frame.rows(round_))
-        return whole[whole.size - frame.syndrome_bits(round_) :]
+        mine = frame.spread(self.key[index :: self.parts.frames], self._private.get(index))
+        try:
+            return frame.code.syndrome(mine, frame.rows(round_))
+        finally:
+            mine.fill(0)
 
     def take(self, theirs: Bits, round_: int) -> None:
         """Alice's bits of this round."""
         at = 0
         for index in self.open:
-            size = self.parts.frame(index).syndrome_bits(round_)
-            known = self._theirs.get(index)
+            frame = self.parts.frame(index)
+            size = frame.sent_bits(round_)
             part = theirs[at : at + size]
-            self._theirs[index] = part if known is None else np.concatenate([known, part])
             at += size
+            if frame.opens(round_):
+                self._opened[index][list(frame.opened(round_))] = np.where(part, -frame.code.KNOWN, frame.code.KNOWN)
+            elif round_ == 0:
+                self._theirs[index] = part
+                if frame.private_bits:
+                    self._opened[index] = np.zeros(frame.private_bits, np.int8)
+            else:
+                self._theirs[index] = np.concatenate([self._theirs[index], part])
 
     def last(self, round_: int, budget: int) -> bool:
-        """Whether a frame that fails in this round gets no further rows."""
-        if round_ == ROUNDS:
+        """Whether a frame that fails in this round gets nothing more."""
+        if round_ == self.parts.rounds:
             return True
-        more = min(self.parts.frame(index).syndrome_bits(round_ + 1) for index in self.open)
+        more = min(self.parts.frame(index).leak(round_ + 1) for index in self.open)
         return self.leak + more + _answer_bits(1) + VERDICT_BITS > budget
 
     def correct(self, index: int, round_: int, dithers: int = 0) -> int | None:
         """Decode one frame and correct the key in place: the number of errors, None if decoding failed, also from `dithers`
         other starting points."""
-        frame = self.parts.frame(index)
-        mine = frame.spread(self.key[index :: self.parts.frames])
-        try:
-            difference = frame.code.syndrome(mine, frame.rows(round_)) ^ self._theirs[index]
-            for attempt in range(dithers + 1):
-                found, _ = frame.code.decode(difference, frame.prior(attempt), ITERATIONS)
-                if found is not None:
-                    break
-        finally:
-            mine.fill(0)
+        frame, opened = self.parts.frame(index), self._opened.get(index)
+        difference = self._syndrome(index, round_) ^ self._theirs[index]
+        for attempt in range(dithers + 1):
+            found, _ = frame.code.decode(difference, frame.prior(attempt, opened), ITERATIONS)
+            if found is not None:
+                break
         if found is None:
             return None
-        errors = frame.gather(found)
+        errors, private = frame.gather(found), frame.private(found)
         count = int(np.count_nonzero(errors))
-        if count != int(np.count_nonzero(found)):  # a shortened position cannot be wrong
+        if count + int(np.count_nonzero(private)) != int(
+            np.count_nonzero(found)
+        ):  # a shortened position cannot be wrong
+            return None
+        if opened is not None and (private[opened != 0] != (opened[opened != 0] < 0)).any():  # nor can an opened one
             return None
         self.key[index :: self.parts.frames] ^= errors
         return count
@@ -132,7 +168,7 @@ async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSes
     work = Correction(key.copy(), first_layout(test_errors, plan))
     done = False
     try:
-        for round_ in range(ROUNDS + 1):
+        for round_ in range(work.parts.rounds + 1):
             if work.leak + work.cost(round_) + VERDICT_BITS > plan.leak_budget:
                 break
             work.charge(round_)
@@ -142,6 +178,7 @@ async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSes
                 await _answer(work, round_, plan.leak_budget, session, block)
             if not work.open:
                 done = True
+                work.forget()
                 return work
         await session.seal("reconcile", block)
         raise LeakExceeded(
@@ -156,7 +193,7 @@ async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSes
 
 
 async def _ask(work: Correction, round_: int, session: PeerSession, block: int) -> None:
-    mine = await kernels.run(work.syndromes, round_)
+    mine = await kernels.run(work.say, round_)
     await session.send(Syndromes(block, round_, kernels.pack_bits(mine)))
     answer = await receive(session, Decoded, block)
     _same_round(answer.round, round_)
@@ -169,7 +206,7 @@ async def _ask(work: Correction, round_: int, session: PeerSession, block: int) 
 async def _answer(work: Correction, round_: int, budget: int, session: PeerSession, block: int) -> None:
     message = await receive(session, Syndromes, block)
     _same_round(message.round, round_)
-    size = sum(work.parts.frame(i).syndrome_bits(round_) for i in work.open)
+    size = sum(work.parts.frame(i).sent_bits(round_) for i in work.open)
     work.take(bits_from(message.bits, size, "syndromes"), round_)
     cores = asyncio.Semaphore(os.cpu_count() or 1)
     dithers = DITHERS if work.last(round_, budget) else 0

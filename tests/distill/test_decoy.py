@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from qkdd.core.config import ConfigRefused, parse
 from qkdd.core.errors import QkddError
 from qkdd.core.units import Fraction
-from qkdd.distill import DecoyBlock, DistillConfig, DistilledBlock, Distiller
+from qkdd.distill import DecoyBlock, DistillConfig, DistilledBlock, Distiller, ldpc
 from qkdd.distill.decoy_counts import DecoyStatistics
 from qkdd.distill.decoy_messages import DecoyOutcome, DecoyPlan, DecoyTest, KeyErrors, KeySubset
 from qkdd.distill.decoy_plan import count_block, other_leak, plan_fixed
@@ -107,19 +107,25 @@ def test_scale_of_the_variable_length_mode(method: str) -> None:
     assert a.length == pytest.approx(expected.l, rel=0.10)
 
 
-def test_leak_is_every_key_dependent_bit_on_the_wire() -> None:
+def test_leak_is_every_key_dependent_bit_on_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
     a, _, there, back = distil_pair(VL, reconciler="cascade")
     assert isinstance(a, DistilledBlock)
     for wire in (there, back):
         parities = [m for m in wire.sent if isinstance(m, Parities)]
         size = sum(8 * len(m.bits) for m in parities)
         assert 0 <= size - (a.leak - VERDICT_BITS) // 2 < 8 * len(parities)
+    layouts = []
+    first = ldpc.first_layout
+    monkeypatch.setattr(ldpc, "first_layout", lambda *told: layouts.append(first(*told)) or layouts[-1])
     a, _, there, back = distil_pair(VL, reconciler="ldpc")
     assert isinstance(a, DistilledBlock)
+    assert layouts[0] == layouts[1]
+    private = sum(layouts[0].frame(i).private_bits for i in range(layouts[0].frames))
+    assert private > 0
     syndromes = [m for m in there.sent if isinstance(m, Syndromes)]
     answers = [m for m in back.sent if isinstance(m, Decoded)]
     size = sum(8 * (len(s.bits) + len(d.failed)) + 32 for s, d in zip(syndromes, answers, strict=True))
-    assert 0 <= size - (a.leak - VERDICT_BITS) < 16 * len(syndromes)
+    assert 0 <= size - private - (a.leak - VERDICT_BITS) < 16 * len(syndromes)
     # log2(2/eps_cor), which the proofs subtract, is less than the tag's 128 bits: the rest is leak
     assert other_leak(a.key_size, config(VL)) == TAG_BITS - 50
     assert other_leak(1000, config(WIESEMANN)) == TAG_BITS - 50 + 2 * 10

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from qkdd import kernels
 from qkdd.distill import DistillConfig, DistilledBlock, Distiller, plan_block
 from qkdd.distill.errors import LeakExceeded, NoLength
-from qkdd.distill.layout import COUNT_BITS, ROUNDS, frame_code, layout, ldpc_leak
+from qkdd.distill.layout import COUNT_BITS, ROUNDS, blind_layout, frame_code, layout, ldpc_leak
 from qkdd.distill.ldpc import Correction, first_layout
 from qkdd.distill.messages import AmplifySeed, Decoded, KeyTag, Parities, Plan, Syndromes, Verdict
+from qkdd.distill.plan import correction_plan
 from qkdd.distill.policy import Conditions, choose
 from qkdd.distill.reconcile import Reconciled, reconcile
 from qkdd.peer import Message
+from qkdd.security.entropy import h2_bound
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_sessions import noisy_blocks, pair, run_pair
@@ -74,7 +76,7 @@ def test_layouts_cover_every_bit_once_and_never_shrink_with_the_error(
     assert sum(sizes) == n
     assert max(sizes) <= most
     assert max(sizes) - min(sizes) <= 1
-    assert found.leak == sum(found.frame(i).syndrome_bits(0) for i in range(found.frames))
+    assert found.leak == sum(found.frame(i).leak(0) for i in range(found.frames))
     assert above is None or above.leak >= found.leak
     assert ldpc_leak(n, error, most) == found.leak + (ROUNDS + 1) * (found.frames + COUNT_BITS)
 
@@ -128,6 +130,114 @@ def reconcile_pair(
     return a, b, key
 
 
+def rank(matrix: np.ndarray) -> int:
+    """Over GF(2), of a matrix of 0 and 1."""
+    rows = [int.from_bytes(np.packbits(row).tobytes(), "big") for row in matrix]
+    found = 0
+    while rows:
+        pivot = rows.pop()
+        if pivot:
+            found += 1
+            low = pivot & -pivot
+            rows = [row ^ pivot if row & low else row for row in rows]
+    return found
+
+
+def test_a_punctured_syndrome_tells_m_less_p_bits_of_the_key() -> None:
+    """Rank of the whole matrix less that of the private columns: what is left when the private bits are uniform."""
+    frame = frame_code(0, 15_000, 64, 2)
+    units = np.eye(frame.private_bits, dtype=np.uint8)
+    private = np.stack([frame.code.syndrome(frame.spread(np.zeros(15_000, np.uint8), unit)) for unit in units])
+    assert rank(private) == frame.private_bits
+    assert frame.leak(0) == private.shape[1] - frame.private_bits
+    assert sum(frame.leak(round_) for round_ in range(ROUNDS + 1)) == private.shape[1]
+    opened = [place for round_ in range(1, ROUNDS + 1) for place in frame.opened(round_)]
+    assert sorted(opened) == list(range(frame.private_bits))
+
+
+@settings(max_examples=30, deadline=None)
+@given(code=st.integers(0, 49), share=st.floats(0.0, 0.12))
+def test_no_check_has_two_private_bits(code: int, share: float) -> None:
+    held = round(share * kernels.ldpc_codes()[code].rows)
+    frame = frame_code(code, 64 * (256 - held) - 7, 64, held)
+    marked = frame.spread(np.zeros(frame.bits, np.uint8), np.ones(frame.private_bits, np.uint8))
+    columns_of, _, starts = frame.code.entries()
+    held_in_row = [
+        int(np.isin(columns_of[starts[row] : starts[row + 1]], frame.held).sum()) for row in range(frame.code.rows)
+    ]
+    assert max(held_in_row) <= 1
+    assert int(marked.sum()) == frame.private_bits == 64 * held
+    assert (frame.private(marked) == 1).all()
+    key = np.random.default_rng(code).integers(0, 2, frame.bits, np.uint8)
+    assert (frame.gather(frame.spread(key)) == key).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(n=st.integers(1, 1_000_000), error=st.floats(0.001, 0.1), more=st.floats(0.0, 0.03))
+def test_punctured_layouts_begin_low_and_end_where_the_worst_is_corrected(n: int, error: float, more: float) -> None:
+    found = blind_layout(n, error, error + more, 262_144)
+    plain = layout(n, error + more, 262_144)
+    assert (found is None) == (plain is None)
+    if found is None or plain is None:
+        return
+    frame = found.frame(0)
+    assert 0 <= found.held <= round(0.12 * frame.code.rows)
+    assert found.leak == sum(found.frame(i).leak(0) for i in range(found.frames))
+    assert found.leak + found.frames * frame.private_bits >= 0.9 * plain.leak
+    assert found.leak >= n * h2_bound(error)
+
+
+def as_sent(
+    n: int, rate: float, told: float, sample: int, tolerated: float
+) -> tuple[object, object, np.ndarray, list[Message], list[Message]]:
+    """As reconcile_pair for a leak that is subtracted as sent; and all messages."""
+    plan = correction_plan(n, (round(told * sample), sample), tolerated, LDPC, "bb84-2decoy/vl")
+    rng = np.random.default_rng(n)
+    key = rng.integers(0, 2, n, np.uint8)
+    other = key.copy()
+    other[rng.choice(n, round(n * rate), replace=False)] ^= 1
+
+    async def main() -> tuple[list[object], list[Message], list[Message]]:
+        alice, bob, there, back = pair()
+        told_errors = round(told * sample)
+        tasks = (reconcile(key, told_errors, plan, alice, 1), reconcile(other, told_errors, plan, bob, 1))
+        async with asyncio.timeout(60):
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        return ends, list(there.sent), list(back.sent)
+
+    (a, b), there, back = asyncio.run(main())
+    return a, b, key, there, back
+
+
+@pytest.mark.parametrize(("rate", "rounds"), [(0.028, 1), (0.0312, 2), (0.0345, 3), (0.036, 4)])
+def test_frames_that_fail_get_private_bits_opened(rate: float, rounds: int) -> None:
+    a, b, key, there, back = as_sent(150_000, rate, 0.03, 30_000, 0.05)
+    assert isinstance(a, Reconciled)
+    assert isinstance(b, Reconciled)
+    assert (b.key == key).all()
+    assert a.errors == b.errors == round(150_000 * rate)
+    assert a.rounds == b.rounds == rounds
+    assert a.leak == b.leak
+    sent = sum(8 * len(m.bits) for m in there if isinstance(m, Syndromes))
+    answers = sum(1 + COUNT_BITS for m in back if isinstance(m, Decoded))
+    plan = correction_plan(150_000, (900, 30_000), 0.05, LDPC, "bb84-2decoy/vl")
+    start = first_layout(900, plan)
+    assert start.held > 0
+    assert a.leak == sent - start.frame(0).private_bits + answers
+    assert a.leak == start.frame(0).leak(0) + sum(start.frame(0).leak(r) for r in range(1, rounds)) + answers
+
+
+def test_private_bits_are_fresh_and_forgotten() -> None:
+    plan = correction_plan(150_000, (900, 30_000), 0.05, LDPC, "bb84-2decoy/vl")
+    key = np.zeros(150_000, np.uint8)
+    one, two = (Correction(key.copy(), first_layout(900, plan)) for _ in range(2))
+    assert (one.say(0) != two.say(0)).any()
+    kept = list(one._private.values())
+    assert any(bits.any() for bits in kept)
+    one.wipe()
+    assert not any(bits.any() for bits in kept)
+
+
 @pytest.mark.parametrize("place", ["burst", "comb", "random"])
 @pytest.mark.parametrize("n", [20_000, 150_000])
 def test_bursts_and_combs_are_as_good_as_random_errors(place: str, n: int) -> None:
@@ -142,7 +252,7 @@ def test_bursts_and_combs_are_as_good_as_random_errors(place: str, n: int) -> No
 
 def test_a_low_estimate_costs_rounds_not_the_block() -> None:
     """The test bits happened to show less than the key has: the first syndromes do not suffice, further rows do."""
-    a, b, key = reconcile_pair(150_000, 0.0312, 0.026, 0.045, as_sent=True)
+    a, b, key = reconcile_pair(150_000, 0.0312, 0.027, 0.045, as_sent=True)
     assert isinstance(a, Reconciled)
     assert isinstance(b, Reconciled)
     assert a.rounds == b.rounds > 1
@@ -177,7 +287,7 @@ def test_a_frame_without_further_rows_is_tried_from_other_starting_points() -> N
     errors = (np.random.default_rng(96).random(plan.n) < 0.0165).astype(np.uint8)
     key = np.random.default_rng(1).integers(0, 2, plan.n, np.uint8)
     work = Correction(key ^ errors, first_layout(60, plan))
-    work.take(Correction(key, work.parts).syndromes(0), 0)
+    work.take(Correction(key, work.parts).say(0), 0)
     assert work.last(ROUNDS, plan.leak_budget)
     assert work.correct(0, 0) is None
     assert work.correct(0, 0, 6) == errors.sum()

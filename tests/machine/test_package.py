@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .machine import ROOT, Machine, booted, needs
+from .conftest import NEW
+from .machine import Machine, booted
 
 pytestmark = [pytest.mark.slow, pytest.mark.machine]
 
@@ -66,49 +66,13 @@ shutil.copy(made.master_keys["alice"], "/etc/qkdd/master-key")
 READ_METRICS = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9101/metrics').read().decode())"
 
 
-def _build(folder: Path, version: str) -> Path:
-    command = [
-        sys.executable,
-        str(ROOT / "packaging/build_deb.py"),
-        "--output",
-        str(folder),
-        "--version",
-        version,
-        "--quick",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / f"qkdd_{version}_amd64.deb"
-
-
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two versions."""
-    if needs():
-        pytest.skip(needs())
-    folder = tmp_path_factory.mktemp("deb")
-    old = _build(folder, "0.1.0~before")
-    # the same files under a higher version: what an upgrade does is the maintainer scripts' and the daemon's work
-    work = folder / "unpacked"
-    subprocess.run(["dpkg-deb", "-R", str(old), str(work)], check=True)
-    control = work / "DEBIAN/control"
-    control.write_text(control.read_text().replace("0.1.0~before", "0.1.0"))
-    new = folder / "qkdd_0.1.0_amd64.deb"
-    subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(work), str(new)],
-        check=True,
-        capture_output=True,
-    )
-    return folder
-
-
 @pytest.fixture(scope="module")
 def machine(packages: Path) -> Iterator[Machine]:
-    """Booted, the older version installed, a node configured and running."""
+    """Booted, installed, a node configured and running."""
     with booted("qkdd-t1", {packages: "/opt/packages"}) as made:
         began = time.monotonic()
-        made.run("dpkg", "-i", "/opt/packages/qkdd_0.1.0~before_amd64.deb")
-        print(f"boot {made.boot_seconds:.1f} s, dpkg -i {time.monotonic() - began:.1f} s")
+        made.run("dpkg", "-i", f"/opt/packages/qkdd_{NEW}_amd64.deb")
+        print(f"\nboot {made.boot_seconds:.1f} s, dpkg -i {time.monotonic() - began:.1f} s")
         _configure(made)
         made.run("systemctl", "enable", "--now", "qkdd.service")
         yield made
@@ -130,7 +94,7 @@ def test_it_is_up_and_says_ready(machine: Machine) -> None:
     took = int(machine.show("qkdd.service", "ActiveEnterTimestampMonotonic")) - int(
         machine.show("qkdd.service", "InactiveExitTimestampMonotonic")
     )
-    print(f"start to READY {took / 1e6:.2f} s")
+    print(f"\nstart to READY {took / 1e6:.2f} s")
     assert machine.show("qkdd.service", "User") == "qkd"
     assert "link" in machine.show("qkdd.service", "StatusText")
     pid = machine.show("qkdd.service", "MainPID")
@@ -197,14 +161,14 @@ def test_wrong_configuration_is_said_in_the_journal(machine: Machine) -> None:
     machine.run("cp", "/root/good.toml", "/etc/qkdd/node.toml")
 
 
-def test_an_upgrade_keeps_state_and_comes_back(machine: Machine) -> None:
+def test_installed_again_it_keeps_state_and_comes_back(machine: Machine) -> None:
+    """As an upgrade does, test_upgrade.py; the audit log goes on."""
     machine.until("qkdd.service", "active")
     before = machine.show("qkdd.service", "MainPID")
     audit = machine.run("cat", "/var/lib/qkdd/audit.log")
-    machine.run("dpkg", "-i", "/opt/packages/qkdd_0.1.0_amd64.deb")
+    machine.run("dpkg", "-i", f"/opt/packages/qkdd_{NEW}_amd64.deb")
     machine.until("qkdd.service", "active")
     assert machine.show("qkdd.service", "MainPID") != before
-    assert machine.run("dpkg-query", "-W", "-f", "${Version}", "qkdd") == "0.1.0"
     assert machine.run("cat", "/var/lib/qkdd/audit.log").startswith(audit)
     machine.run("qkdctl", "audit", "verify", "/var/lib/qkdd/audit.log", "--trust", "/etc/qkdd/tls/trust.pem")
 
@@ -221,18 +185,43 @@ def test_reload_takes_new_certificates_without_a_restart(machine: Machine) -> No
 def test_lintian_finds_no_error(packages: Path) -> None:
     if shutil.which("lintian") is None:
         pytest.skip("lintian is not installed")
-    command = ["lintian", "--fail-on", "error", "--allow-root", str(packages / "qkdd_0.1.0_amd64.deb")]
+    command = ["lintian", "--fail-on", "error", "--allow-root", str(packages / f"qkdd_{NEW}_amd64.deb")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     errors = [line for line in done.stdout.splitlines() if line.startswith("E:")]
     assert not errors
     assert done.returncode == 0, done.stderr
 
 
+COMPLETE = """
+. /usr/share/bash-completion/completions/{program}
+COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9
+"$(complete -p {program} | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+echo "${{COMPREPLY[@]}}"
+"""
+
+
 def test_manual_and_completion(machine: Machine) -> None:
-    for name in ("qkdd", "qkdctl", "qkdd-kms", "qkdd-sim"):
-        machine.run("sh", "-c", f"zcat /usr/share/man/man1/{name}.1.gz | grep -q '{name}'")
+    for name, command in (
+        ("qkdd", "check-config"), ("qkdctl", "kms rotate"), ("qkdd-kms", "restore"), ("qkdd-sim", "tdc1"),
+    ):  # fmt: skip
+        page = machine.run("zcat", f"/usr/share/man/man1/{name}.1.gz").replace("\\-", "-")
+        assert f".SS {command}" in page, name
         machine.run(name, "--help")
-    machine.run("bash", "-n", "/usr/share/bash-completion/completions/qkdctl")
+    for program, words, expected in (
+        ("qkdctl", "qkdctl ali", "align"), ("qkdctl", "qkdctl kms ro", "rotate"), ("qkdd-kms", "qkdd-kms re", "restore"),
+    ):  # fmt: skip
+        said = machine.run("bash", "-c", COMPLETE.format(program=program, words=words))
+        assert said.split() == [expected]
+
+
+def test_processes_that_a_program_starts_find_its_libraries(machine: Machine) -> None:
+    """`sys.executable` of an installed program is the package's own interpreter (decision 0173)."""
+    assert "qkdd_hil" in machine.run("qkdd", "demo", "--help") + machine.run(
+        "/usr/lib/qkdd/bin/python3", "-c", "import qkdd_hil; print(qkdd_hil.__name__)"
+    )
+    machine.run("/usr/lib/qkdd/bin/python3", "-I", "-c", "import pyvisa_py")  # the process of VISA instruments
+    outside = machine.try_run("/usr/bin/python3", "-c", "import qkdd")
+    assert outside.returncode != 0  # nothing of ours is put upon the system's own programs
 
 
 def test_removed_and_purged(machine: Machine) -> None:

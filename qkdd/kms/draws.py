@@ -30,6 +30,7 @@ class Draws:
         self._site = site
         self._stuck: set[bytes] = set()  # reservations that could not be set free: the disk was full
         self._borrowing = {name: asyncio.Lock() for name in site.peers}
+        self._unheard = set(site.peers)  # whose last grant may have been lost: nobody draws from it until we ask again
 
     async def stored_keys(self, peer: str) -> int:
         """Keys of the default size that a master of this site gets now: what we own, having borrowed if that is nothing.
@@ -45,9 +46,16 @@ class Draws:
         return min(amount * 8 // size, self._site.config.limits.max_key_count)
 
     async def draw(
-        self, master: str, slaves: tuple[str, ...], amount: int, key_bytes: int, key_class: KeyClass | None = None
+        self,
+        master: str,
+        slaves: tuple[str, ...],
+        amount: int,
+        key_bytes: int,
+        key_class: KeyClass | None = None,
+        *,
+        kept: bool = False,
     ) -> KeyBatch:
-        """`amount` new keys for `master`; each slave may fetch each of them once.
+        """`amount` new keys for `master`; each slave may fetch each of them once. kept: and so may the master.
 
         key_class: what the application insists on; else the first of its pairs' classes for which there is key.
         The other site has written them down before this returns. Raises NotEntitled, ClassRefused, NotEnoughKey, PeerKmsDown,
@@ -58,9 +66,10 @@ class Draws:
             raise NotEntitled("the slaves are served over different links")
         peer = paying.pop()
         choices = self._site.policy.choices(master, slaves, key_class)
+        fetching = (*slaves, master) if kept else slaves
         for choice in choices:
             try:
-                batch = await self._draw(peer, Allocation(b"", master, slaves, key_bytes, amount, (), choice))
+                batch = await self._draw(peer, Allocation(b"", master, fetching, key_bytes, amount, (), choice))
             except NotEnoughKey:
                 if choice is choices[-1]:
                     raise
@@ -149,11 +158,23 @@ class Draws:
         async with self._borrowing[peer]:
             if (await self._site.pool(peer)).get(self._site.own, 0) >= need:
                 return True  # the request before ours brought enough
-            lent = await self._site.peers[peer].call("ownership", Borrow(max(need, 1)), Lent)
-            gained = await self._site.database.run(lambda c: chunks.take_over(c, self._site.own, peer, lent.chunks))
-            if gained:
-                self._site.audit.write("ownership received", peer=peer, bytes=gained)
-            return gained > 0
+            return await self._take_over(peer, max(need, 1)) > 0
+
+    async def hear_grants(self, peer: str) -> None:
+        """Take what the other site granted in an answer that we did not get, or forgot; asks for nothing more."""
+        if peer in self._unheard:
+            async with self._borrowing[peer]:
+                await self._take_over(peer, 0)
+
+    async def _take_over(self, peer: str, need: int) -> int:
+        """Own what the other site grants for `need` bytes and what it granted before; returns the bytes gained."""
+        self._unheard.add(peer)
+        lent = await self._site.peers[peer].call("ownership", Borrow(need), Lent)
+        gained = await self._site.database.run(lambda c: chunks.take_over(c, self._site.own, peer, lent.chunks))
+        self._unheard.discard(peer)
+        if gained:
+            self._site.audit.write("ownership received", peer=peer, bytes=gained)
+        return gained
 
     async def fetch(self, slave: str, master: str, ids: list[str]) -> list[Key]:
         """The keys with these IDs, all or none. Raises NotEntitled, KeysNotFound."""

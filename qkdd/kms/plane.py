@@ -96,7 +96,10 @@ class RevokedThere(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Borrow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`ownership`: my chunks are used up, let me draw from untouched ones of yours, about `bytes`."""
+    """`ownership`: my chunks are used up, let me draw from untouched ones of yours, about `bytes`.
+
+    0 bytes: nothing new, only say again what you granted before.
+    """
 
     bytes: Count
 

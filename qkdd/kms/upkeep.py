@@ -99,6 +99,9 @@ class Upkeep:
             await self._site.clock.sleep(_JANITOR_PERIOD)
             try:
                 await self.clean()
+                for name, peer in self._site.peers.items():
+                    if peer.up:
+                        await self._draws.hear_grants(name)
             except QkddError as error:
                 _LOG.warning("clean-up failed", **log.error_fields(error))
 

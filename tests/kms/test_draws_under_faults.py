@@ -353,3 +353,29 @@ def test_any_sequence_of_faults(tmp_path_factory: pytest.TempPathFactory, steps:
                 assert await made.fetch(other, list(drawn[site])) == drawn[site]
 
     play(tmp_path_factory.mktemp("w"), scenario)
+
+
+def test_a_grant_whose_answer_was_lost_is_heard_later_without_asking_for_more(tmp_path: Path) -> None:
+    """Until then nobody draws from it: the granter has given it away, the asker does not know."""
+
+    async def scenario(made: World) -> None:
+        for index in (0, 2, 4, 6):  # all of alice's
+            await made.feed(index)
+        await made.sync()
+        draws = made.services["bob"]._upkeep._draws
+        await draws.hear_grants("kms-alice")  # as the janitor after a start; nothing was granted
+        made.lines["bob"].script = ["after"]
+        with pytest.raises(PeerKmsDown):
+            await made.draw("bob")
+        pools = await made.pools()
+        assert pools["alice"]["kms-bob"] > 0 == pools["bob"].get("kms-bob", 0)
+        asked = len(made.lines["bob"].sent)
+        await draws.hear_grants("kms-alice")
+        assert [type(m).__name__ for m in made.lines["bob"].sent[asked:]] == ["Borrow"]
+        assert (await made.pools())["bob"]["kms-bob"] == pools["alice"]["kms-bob"]
+        await made.agree()
+        await draws.hear_grants("kms-alice")
+        assert len(made.lines["bob"].sent) == asked + 1  # heard: not asked again
+        assert len(await made.draw("bob")) == 1
+
+    play(tmp_path, scenario)

@@ -197,6 +197,12 @@ def _pools(sites: Sites, site: str) -> dict[str, int]:
     return dict(_query(sites, site, "SELECT owner, bytes FROM pools"))
 
 
+def _owners(sites: Sites, site: str) -> list[tuple[str, str]]:
+    with psycopg.connect(sites.databases[site].url("keys")) as connection:
+        rows = connection.execute("SELECT chunk_id, owner FROM chunks WHERE state = 'live'").fetchall()
+        return [(str(chunk), str(owner)) for chunk, owner in rows]
+
+
 def _compare(sites: Sites) -> list[str]:
     """What the two sites' databases tell differently, and what is still under way in one of them."""
     found = []
@@ -205,8 +211,12 @@ def _compare(sites: Sites) -> list[str]:
     if alice != bob:
         found.append(f"{len(alice ^ bob)} chunks are not at both sites")
     pools = [_pools(sites, site) for site in SITES]
-    if pools[0] != pools[1]:
+    if pools[0] != pools[1]:  # a grant that was not heard is nobody's until it is asked for again
         found.append(f"pools: alice counts {pools[0]}, bob {pools[1]}")
+    owners = [dict(_owners(sites, site)) for site in SITES]
+    both = [c for c in owners[0] if owners[0][c] == "kms-alice" and owners[1].get(c) == "kms-bob"]
+    if both:
+        found.append(f"{len(both)} chunks that both sites draw from")
     for site in SITES:
         open_ = "SELECT state, count(*) FROM allocations WHERE state IN ('reserved', 'voiding') GROUP BY state"
         found += [f"{site}: {count} draws {state}" for state, count in _query(sites, site, open_)]

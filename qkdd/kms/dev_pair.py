@@ -22,6 +22,7 @@ from qkdd.core.clock import Clock, SystemClock
 from qkdd.core.errors import ConfigError, InternalError, QkddError
 from qkdd.core.secret import Secret
 from qkdd.kms.config import KmsConfig
+from qkdd.kms.errors import PeerKmsDown
 from qkdd.kms.server import KmsServer
 from qkdd.peer.pki_demo import CredentialPaths, DemoPki, demo_pki
 
@@ -33,6 +34,7 @@ _LISTENERS = ("sae.classical", "sae.post-quantum", "kms_plane", "node_plane", "m
 _CHUNK_BYTES = 16_384
 _LEVEL_BYTES = 1 << 17  # of key that each site can draw
 _PERIOD = 0.5
+_ATTEMPTS = 20
 
 _PYTHON_EXAMPLE = '''"""Fetch one key at both ends with nothing but the standard library. Synthetic key: no secret."""
 
@@ -85,7 +87,7 @@ class DevPair:
             server = KmsServer(self._config(pki, site), self._clock, synthetic=True)
             self.servers[site] = server
             await server.start()
-        await self._fill()
+        await self._first_fill()
         self._feeder = asyncio.create_task(self._feed())
 
     async def stop(self) -> None:
@@ -172,6 +174,15 @@ class DevPair:
             ],
         }
         return msgspec.convert(tree, KmsConfig, dec_hook=units.dec_hook)
+
+    async def _first_fill(self) -> None:
+        """One site may have called the other a moment before that listened, and waits a little before it calls again."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return await self._fill()
+            except PeerKmsDown:
+                await self._clock.sleep(_PERIOD)
+        await self._fill()
 
     async def _feed(self) -> None:
         while True:

@@ -6,11 +6,9 @@ Needs python-pkcs11 and the standard library. Key bytes come in as base64 over a
 from __future__ import annotations
 
 import base64
+import importlib
 import uuid
 from typing import Any
-
-import pkcs11
-from pkcs11 import Attribute, KeyType, ObjectClass
 
 
 class Adapter:
@@ -20,8 +18,9 @@ class Adapter:
     lost = 0
 
     def __init__(self, options: dict[str, Any]) -> None:
+        self._api: Any = importlib.import_module("pkcs11")
         try:
-            library = pkcs11.lib(options["module"])
+            library = self._api.lib(options["module"])
         except RuntimeError as error:
             raise ImportError(f"{options['module']}: {error}") from None
         self._label = options["label"]
@@ -32,20 +31,21 @@ class Adapter:
         return sum(self._put(uuid.UUID(key_id), base64.b64decode(key)) for key_id, key in keys)
 
     def _put(self, key_id: uuid.UUID, key: bytes) -> bool:
-        kind = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: key_id.bytes}
+        api, attribute = self._api, self._api.Attribute
+        kind = {attribute.CLASS: api.ObjectClass.SECRET_KEY, attribute.ID: key_id.bytes}
         if list(self._session.get_objects(kind)):
             return False  # an earlier call whose end was not seen
         self._session.create_object(
             {
                 **kind,
-                Attribute.KEY_TYPE: KeyType.GENERIC_SECRET,
-                Attribute.VALUE: key,
-                Attribute.LABEL: f"{self._label}/{key_id}",
-                Attribute.TOKEN: True,
-                Attribute.PRIVATE: True,
-                Attribute.SENSITIVE: True,
-                Attribute.EXTRACTABLE: False,
-                Attribute.DERIVE: True,
+                attribute.KEY_TYPE: api.KeyType.GENERIC_SECRET,
+                attribute.VALUE: key,
+                attribute.LABEL: f"{self._label}/{key_id}",
+                attribute.TOKEN: True,
+                attribute.PRIVATE: True,
+                attribute.SENSITIVE: True,
+                attribute.EXTRACTABLE: False,
+                attribute.DERIVE: True,
             }
         )
         return True

@@ -18,6 +18,7 @@ from qkdd.kms.classes import KeyClass
 from qkdd.kms.exchange import CURVES
 from qkdd.kms.listener_config import Listener, address
 from qkdd.kms.source_config import OWN, SourceConfig
+from qkdd.kms.stream_config import StreamsConfig
 
 
 class NodePlane(Listener, frozen=True, kw_only=True):
@@ -26,11 +27,11 @@ class NodePlane(Listener, frozen=True, kw_only=True):
     nodes: tuple[str, ...]
 
 
-INTERFACES = ("etsi014", "skip")
+INTERFACES = ("etsi014", "skip", "etsi004")
 
 
 class SaeListener(Listener, frozen=True, kw_only=True):
-    """Where applications of this site ask for keys. `interfaces`: what is spoken there, of "etsi014" and "skip"."""
+    """Where applications of this site ask for keys. `interfaces`: what is spoken there, of "etsi014", "skip" and "etsi004"."""
 
     interfaces: tuple[str, ...] = ("etsi014",)
 
@@ -185,6 +186,7 @@ class KmsConfig(Section, frozen=True, kw_only=True):
     hybrid: HybridExchange = HybridExchange()
     admin: LocalSocket | None = None
     sources: dict[str, SourceConfig] = {}
+    streams: StreamsConfig = StreamsConfig()
     zeroise: ZeroiseConfig = ZeroiseConfig()
 
     def key_files(self) -> list[Path]:

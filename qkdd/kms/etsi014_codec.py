@@ -174,23 +174,28 @@ def _ids(texts: list[str]) -> list[str]:
     return ids
 
 
+def about(key: Key) -> dict[str, Any]:
+    """What is said of a key: class, where its bytes come from, what is claimed for them, and marks."""
+    extension: dict[str, Any] = {CLASS_EXTENSION: key.key_class}
+    if key.origin.links:
+        extension["qkdd_links"] = key.origin.links
+    if key.origin.sources:
+        extension["qkdd_sources"] = key.origin.sources
+    if key.origin.epsilon is not None:
+        extension["qkdd_epsilon"] = key.origin.epsilon
+    if len(key.slaves) > 1:
+        extension[MULTICAST_EXTENSION] = len(key.slaves)
+    if key.synthetic:
+        extension[INSECURE_EXTENSION] = "synthetic key of qkdd-kms dev-pair"
+    return extension
+
+
 def container(keys: Sequence[Key]) -> bytes:
     """Key container (Table 11); multicast keys are marked, since the standard does not tell a slave."""
     entries = []
     for key in keys:
         entry: dict[str, Any] = {"key_ID": key.key_id, "key": base64.b64encode(key.key).decode("ascii")}
-        extension: dict[str, Any] = {CLASS_EXTENSION: key.key_class}
-        if key.origin.links:
-            extension["qkdd_links"] = key.origin.links
-        if key.origin.sources:
-            extension["qkdd_sources"] = key.origin.sources
-        if key.origin.epsilon is not None:
-            extension["qkdd_epsilon"] = key.origin.epsilon
-        if len(key.slaves) > 1:
-            extension[MULTICAST_EXTENSION] = len(key.slaves)
-        if key.synthetic:
-            extension[INSECURE_EXTENSION] = "synthetic key of qkdd-kms dev-pair"
-        entry["key_extension"] = extension
+        entry["key_extension"] = about(key)
         entries.append(entry)
     return json.dumps({"keys": entries}).encode()
 

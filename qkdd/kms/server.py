@@ -24,6 +24,7 @@ from qkdd.kms.access import SaeAccess
 from qkdd.kms.admin import ROUTES
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.connections import IdleConnections
+from qkdd.kms.etsi004 import Etsi004
 from qkdd.kms.etsi014 import Etsi014
 from qkdd.kms.etsi014_codec import error_body
 from qkdd.kms.etsi020 import Etsi020
@@ -40,6 +41,8 @@ from qkdd.kms.service import KeyService
 from qkdd.kms.skip import Skip
 from qkdd.kms.source_config import PULLED, Etsi020Source, SourceConfig
 from qkdd.kms.sources import WatchedFolder
+from qkdd.kms.stream_messages import StreamEnd, StreamKey, StreamOpen
+from qkdd.kms.streams import Streams
 from qkdd.peer.audit_key import CertificateSigner
 from qkdd.peer.tls import Suite, TlsContext, client_context, self_test, server_context
 
@@ -72,6 +75,7 @@ class KmsServer:
         self._clock: Clock = clock or SystemClock()
         self._contexts: list[TlsContext] = []
         self._runners: list[web.AppRunner] = []
+        self._streams: Streams | None = None
         self._pulled: dict[str, PulledSource] = {}
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self._idle = IdleConnections(self._clock, config.limits.idle_timeout)
@@ -121,6 +125,7 @@ class KmsServer:
         self._rotation = Rotation(Path(config.kms.master_key), service.database, service.sealer, self._audit)
         resumed = self._rotation.resume()
         await service.open()
+        self._streams = Streams(service)
         in_flight: Counter[str] = Counter()
         for name, listener in config.sae.items():
             suite: Suite = "classical" if name == "classical" else "post-quantum"
@@ -134,7 +139,12 @@ class KmsServer:
             if source.kind in PULLED:
                 puller = make_puller(name, source, clock)
                 self._pulled[name] = PulledSource(name, source, service, puller, clock, self.meter)
-        more: dict[str, Answer] = {"pulled": (Pulled, PulledSources(self._pulled).on_pulled)}
+        more: dict[str, Answer] = {
+            "pulled": (Pulled, PulledSources(self._pulled).on_pulled),
+            "stream-open": (StreamOpen, self._streams.on_open),
+            "stream-end": (StreamEnd, self._streams.on_end),
+            "stream-key": (StreamKey, self._streams.on_key),
+        }
         kms_app = KmsPlane(service, more, clock, self.meter).application()
         node_app = NodePlane(service, clock, self.meter).application()
         await self._listen("kms_plane", kms_app, plane.listen, server_context(kms_profile, clock))
@@ -171,6 +181,8 @@ class KmsServer:
         interfaces = self.config.sae[name].interfaces
         if "etsi014" in interfaces:
             Etsi014(service, access, self._clock, self.meter).add_routes(app)
+        if "etsi004" in interfaces and self._streams is not None:
+            Etsi004(service, self._streams, access, self._clock, self.meter).add_routes(app)
         if "skip" in interfaces:
             Skip(service, access, self.meter).add_routes(app)
         return app
@@ -184,6 +196,8 @@ class KmsServer:
                     group.create_task(WatchedFolder(name, source, service, self._clock, self.meter).run())
             for pulled in self._pulled.values():
                 group.create_task(pulled.run())
+            if self._streams is not None:
+                group.create_task(self._streams.run())
             group.create_task(TamperWatch(self.config.zeroise, self._clock, self.meter, self._tampered).run())
 
     @property

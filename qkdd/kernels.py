@@ -79,6 +79,7 @@ __all__ = [
     "toeplitz_halves",
     "toeplitz_packed",
     "toeplitz_workspace",
+    "transpose",
     "unpack_bits",
     "variant",
 ]
@@ -169,6 +170,7 @@ def _raising_methods(*names: str) -> Callable[[type[C]], type[C]]:
 
 pack_bits = _raising(_bits.pack_bits)
 unpack_bits = _raising(_bits.unpack_bits)
+transpose = _raising(_bits.transpose)
 class_counts = _raising(_bits.class_counts)
 random_subset = _raising(_bits.random_subset)
 split_subset = _raising(_bits.split_subset)

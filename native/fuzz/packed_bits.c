@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Fuzz target of the kernels that take packed bits, bits one a byte, or any bytes: qkdd_pack_bits, qkdd_unpack_bits, qkdd_crc32c,
- * qkdd_poly_hash_of, qkdd_toeplitz_packed on every variant. libFuzzer's entry point; fuzz/replay.c drives it without libFuzzer. */
+ * Fuzz target of the kernels that take packed bits, bits one a byte, or any bytes: qkdd_pack_bits, qkdd_unpack_bits,
+ * qkdd_transpose_bytes, qkdd_crc32c, qkdd_poly_hash_of, qkdd_toeplitz_packed on every variant. libFuzzer's entry point;
+ * fuzz/replay.c drives it without libFuzzer. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,6 +51,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (memcmp(first, got, 16) != 0) abort();
         if (variant == 0) crc = qkdd_crc32c(data, size);
         if (qkdd_crc32c(data, size) != crc) abort();
+    }
+    if (size > 1) { /* there and back */
+        const size_t rows = 1 + data[0] % 32, columns = size / rows;
+        uint8_t *turned = malloc(size), *back = malloc(size);
+        if (qkdd_transpose_bytes(data, rows, columns, columns, turned, rows) != QKDD_OK ||
+            qkdd_transpose_bytes(turned, columns, rows, rows, back, columns) != QKDD_OK ||
+            memcmp(back, data, rows * columns) != 0)
+            abort();
+        free(turned);
+        free(back);
     }
     free(packed);
     free(bits);

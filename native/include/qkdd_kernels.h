@@ -46,6 +46,9 @@ uint32_t qkdd_crc32c(const uint8_t *data, size_t size);
 qkdd_status qkdd_pack_bits(const uint8_t *bits, size_t count, uint8_t *packed);
 /* bits[count] from packed[(count + 7) / 8]; non-zero unused low bits are QKDD_MALFORMED (bits zeroed). */
 qkdd_status qkdd_unpack_bits(const uint8_t *packed, size_t count, uint8_t *bits);
+/* out[c * out_stride + r] = in[r * in_stride + c] for the rows and columns of in; strides in bytes, at least the row's length. */
+qkdd_status qkdd_transpose_bytes(const uint8_t *in, size_t rows, size_t columns, size_t in_stride, uint8_t *out,
+                                 size_t out_stride);
 
 /* ---- random subsets: maps and bits packed, most significant bit first, unused bits 0 ---- */
 /* Chooses positions 0 .. m - 1 (m below 2^32) in map[(m + 7) / 8] until *missing of them are new or the random numbers (4 bytes

@@ -37,6 +37,31 @@ def unpack_bits(data: ByteLike, n: int) -> NDArray[np.uint8]:
     return bits
 
 
+def transpose(matrix: NDArray[np.uint8], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """uint8[columns, rows] from uint8[rows, columns], both with contiguous rows; into `out` if given. Constant-time in the
+    bytes."""
+    if matrix.ndim != 2 or matrix.dtype != np.uint8:
+        raise StatusError(Status.BAD_ARGUMENT, f"transpose: a matrix of bytes, not {matrix.dtype}{list(matrix.shape)}")
+    rows, columns = matrix.shape
+    if out is None:
+        out = np.empty((columns, rows), np.uint8)
+    if out.shape != (columns, rows) or out.dtype != np.uint8 or not out.flags.writeable:
+        raise StatusError(Status.BAD_ARGUMENT, f"transpose: {out.dtype}{list(out.shape)} cannot hold the result")
+    if rows == 0 or columns == 0:
+        return out
+    source, target = ffi.cast("uint8_t *", matrix.ctypes.data), ffi.cast("uint8_t *", out.ctypes.data)
+    check(lib.qkdd_transpose_bytes(source, rows, columns, _stride(matrix), target, _stride(out)), "transpose")
+    return out
+
+
+def _stride(matrix: NDArray[np.uint8]) -> int:
+    """Bytes from one row to the next; numpy gives any for an axis of length one."""
+    rows, columns = matrix.shape
+    if (columns > 1 and matrix.strides[1] != 1) or (rows > 1 and matrix.strides[0] < columns):
+        raise StatusError(Status.BAD_ARGUMENT, "transpose: rows must be contiguous and must not overlap")
+    return matrix.strides[0] if rows > 1 else columns
+
+
 _DRAWS = 1 << 15  # random numbers a call
 
 

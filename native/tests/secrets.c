@@ -51,11 +51,13 @@ static void bits(void) {
     for (size_t n = 1; n < 300; n = n * 2 + 3) {
         uint8_t *in = secret_bits(n), *packed = room((n + 7) / 8), *back = room(n);
         if (qkdd_pack_bits(in, n, packed) != QKDD_OK || qkdd_unpack_bits(packed, n, back) != QKDD_OK) abort();
+        const size_t rows = n > 9 ? 9 : n;
+        if (qkdd_transpose_bytes(in, rows, n / rows, n / rows, back, rows) != QKDD_OK) abort();
         free(in);
         free(packed);
         free(back);
     }
-    ran("pack_bits, unpack_bits");
+    ran("pack_bits, unpack_bits, transpose_bytes");
 }
 
 static void toeplitz(void) {

@@ -76,6 +76,21 @@ static void bits(void) {
     }
 }
 
+static void turning(void) {
+    for (int round = 0; round < 60; round++) {
+        const size_t rows = draw() % 150, columns = draw() % 150, wide = columns + draw() % 9, high = rows + draw() % 9;
+        uint8_t *in = random_bytes(rows * wide), *out = room(columns * high, 1);
+        memset(out, 7, columns * high);
+        EXPECT(qkdd_transpose_bytes(in, rows, columns, wide, out, high) == QKDD_OK);
+        for (size_t c = 0; c < columns; c++)
+            for (size_t r = 0; r < high; r++) EXPECT(out[c * high + r] == (r < rows ? in[r * wide + c] : 7));
+        if (columns > 0) EXPECT(qkdd_transpose_bytes(in, rows, columns, columns - 1, out, high) == QKDD_BAD_ARGUMENT);
+        if (rows > 0) EXPECT(qkdd_transpose_bytes(in, rows, columns, wide, out, rows - 1) == QKDD_BAD_ARGUMENT);
+        free(in);
+        free(out);
+    }
+}
+
 static void crc(void) {
     EXPECT(qkdd_crc32c((const uint8_t *)"123456789", 9) == 0xE3069283u);
     for (size_t n = 0; n < 70; n++) {
@@ -472,6 +487,7 @@ int main(void) {
         if (!qkdd_variant_available((qkdd_variant)variant)) continue;
         EXPECT(qkdd_variant_select((qkdd_variant)variant) == QKDD_OK);
         bits();
+        turning();
         crc();
         poly();
         toeplitz();

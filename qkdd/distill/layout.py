@@ -56,7 +56,7 @@ class Layout:
         return self.frames * (kernels.ldpc_codes()[self.code].rows - self.held) * self.lifting
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class FrameCode:
     """One code for frames of `bits` key bits. held: numbers of its punctured columns; others: of those with key."""
 
@@ -96,17 +96,27 @@ class FrameCode:
 
     def spread(self, key: Bits, private: Bits | None = None) -> Bits:
         """uint8[size] of the frame's key bits: in the code's order, shortened positions 0; and private bits (None: 0)."""
-        frame = np.empty((self.code.columns, self.code.lifting), np.uint8)
         flat = np.zeros((self.code.lifting, len(self.others)), np.uint8)
         flat.reshape(-1)[: self.bits] = key
-        frame[self.others] = flat.T
+        turned = kernels.transpose(flat)
+        flat.fill(0)
+        if not len(self.held):
+            return turned.reshape(-1)
+        frame = np.empty((self.code.columns, self.code.lifting), np.uint8)
+        frame[self.others] = turned
+        turned.fill(0)
         frame[self.held] = 0 if private is None else private.reshape(len(self.held), self.code.lifting)
         return frame.reshape(-1)
 
-    def gather(self, frame: Bits) -> Bits:
-        """The inverse of `spread`."""
-        flat: Bits = frame.reshape(self.code.columns, self.code.lifting)[self.others].T.reshape(-1)[: self.bits]
-        return flat
+    def places(self, frame: Bits) -> NDArray[np.int64]:
+        """Which of the frame's key bits, in their order, are 1; shortened positions have numbers from `bits` on."""
+        column, row = np.divmod(np.flatnonzero(frame.view(np.bool_)), self.code.lifting)
+        number = np.full(self.code.columns, -1)
+        number[self.others] = np.arange(len(self.others))
+        number = number[column]
+        kept = number >= 0
+        found: NDArray[np.int64] = row[kept] * len(self.others) + number[kept]
+        return found
 
     def private(self, frame: Bits) -> Bits:
         """The private bits of a frame."""
@@ -117,16 +127,25 @@ class FrameCode:
         """What the decoder starts from. opened: int8[private_bits], 0 or ± KNOWN; None: none is opened. Each further attempt
         trusts some three tenths of the bits a little less, others each time: a decoder that was caught in a trapping set comes
         out of it another way (decision 0201)."""
-        flat = np.full(self.code.lifting * len(self.others), self.code.KNOWN, np.int8)
-        flat[: self.bits] = self.code.start
+        if not attempt and opened is None:
+            return self._start
+        flat = np.full((self.code.lifting, len(self.others)), self.code.KNOWN, np.int8)
+        flat.reshape(-1)[: self.bits] = self.code.start
         if attempt:
             draw = np.random.default_rng(attempt)  # no secret: it only has to differ
             doubted = draw.random(self.bits) < _DOUBTED
-            flat[: self.bits][doubted] -= draw.integers(1, _DOUBT, int(doubted.sum()), np.int8, endpoint=True)
+            lower = draw.integers(1, _DOUBT, int(doubted.sum()), np.int8, endpoint=True)
+            flat.reshape(-1)[: self.bits][doubted] -= lower
         prior = np.empty((self.code.columns, self.code.lifting), np.int8)
-        prior[self.others] = flat.reshape(self.code.lifting, len(self.others)).T
+        prior[self.others] = kernels.transpose(flat.view(np.uint8)).view(np.int8)
         prior[self.held] = 0 if opened is None else opened.reshape(len(self.held), self.code.lifting)
         return prior.reshape(-1)
+
+    @functools.cached_property
+    def _start(self) -> NDArray[np.int8]:
+        start = self.prior(0, np.zeros(self.private_bits, np.int8))
+        start.flags.writeable = False
+        return start
 
 
 @functools.lru_cache(maxsize=64)
@@ -134,6 +153,17 @@ def frame_code(code: int, bits: int, lifting: int, held: int = 0) -> FrameCode:
     adapted = kernels.ldpc_codes()[code].adapted(bits + held * lifting, lifting)
     punctured = adapted.punctured(held)
     return FrameCode(adapted, bits, punctured, np.setdiff1d(np.arange(adapted.columns), punctured))
+
+
+def cut(key: Bits, frames: int) -> Bits:
+    """uint8[frames, most bits of a frame]: row i holds the bits i, i + frames, ... of the key, shorter ones end with a 0."""
+    whole, more = divmod(len(key), frames)
+    rows = np.zeros((frames, whole + (more > 0)), np.uint8)
+    if whole:
+        kernels.transpose(key[: whole * frames].reshape(whole, frames), rows[:, :whole])
+    if more:
+        rows[:more, whole] = key[whole * frames :]
+    return rows
 
 
 def frame_count(n: int, most: int) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from qkdd import kernels
 from qkdd.distill.errors import BlockMalformed, LeakExceeded
-from qkdd.distill.layout import COUNT_BITS, Layout, blind_layout, layout, most_rows
+from qkdd.distill.layout import COUNT_BITS, Layout, blind_layout, cut, layout, most_rows
 from qkdd.distill.messages import Decoded, Syndromes
 from qkdd.distill.plan import VERDICT_BITS, BlockPlan
 from qkdd.distill.wire import Bits, bits_from, receive
@@ -62,6 +62,7 @@ class Correction:
 
     def __init__(self, key: Bits, parts: Layout) -> None:
         self.key, self.parts = key, parts
+        self._frames = cut(key, parts.frames)  # as they are before correction
         self.open = list(range(parts.frames))  # frames that are not corrected yet
         self.leak = 0
         self.parities = 0  # alice's part of the leak
@@ -80,7 +81,8 @@ class Correction:
         self.forget()
 
     def forget(self) -> None:
-        """Zero alice's private bits, which are not needed any more: with the syndromes they would tell of the key."""
+        """Zero the copies of the key, and alice's private bits, which with the syndromes would tell of it."""
+        self._frames.fill(0)
         for private in self._private.values():
             private.fill(0)
         self._private.clear()
@@ -106,7 +108,7 @@ class Correction:
 
     def _syndrome(self, index: int, round_: int) -> Bits:
         frame = self.parts.frame(index)
-        mine = frame.spread(self.key[index :: self.parts.frames], self._private.get(index))
+        mine = frame.spread(self._frames[index, : frame.bits], self._private.get(index))
         try:
             return frame.code.syndrome(mine, frame.rows(round_))
         finally:
@@ -147,16 +149,13 @@ class Correction:
                 break
         if found is None:
             return None
-        errors, private = frame.gather(found), frame.private(found)
-        count = int(np.count_nonzero(errors))
-        if count + int(np.count_nonzero(private)) != int(
-            np.count_nonzero(found)
-        ):  # a shortened position cannot be wrong
+        places, private = frame.places(found), frame.private(found)
+        if (places >= frame.bits).any():  # a shortened position cannot be wrong
             return None
         if opened is not None and (private[opened != 0] != (opened[opened != 0] < 0)).any():  # nor can an opened one
             return None
-        self.key[index :: self.parts.frames] ^= errors
-        return count
+        self.key[index + self.parts.frames * places] ^= 1
+        return len(places)
 
     def close(self, failed: Bits) -> None:
         """Only the frames whose bit in `failed` is set stay open."""
@@ -165,7 +164,7 @@ class Correction:
 
 async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSession, block: int) -> Correction:
     """Correct bob's key to alice's. Raises LeakExceeded (both nodes), BlockMalformed, and what the session raises."""
-    work = Correction(key.copy(), first_layout(test_errors, plan))
+    work = await kernels.run(Correction, key.copy(), first_layout(test_errors, plan))
     done = False
     try:
         for round_ in range(work.parts.rounds + 1):

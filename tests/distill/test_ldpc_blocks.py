@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from qkdd import kernels
 from qkdd.distill import DistillConfig, DistilledBlock, Distiller, plan_block
 from qkdd.distill.errors import LeakExceeded, NoLength
-from qkdd.distill.layout import COUNT_BITS, ROUNDS, blind_layout, frame_code, layout, ldpc_leak
+from qkdd.distill.layout import COUNT_BITS, ROUNDS, blind_layout, cut, frame_code, layout, ldpc_leak
 from qkdd.distill.ldpc import Correction, first_layout
 from qkdd.distill.messages import AmplifySeed, Decoded, KeyTag, Parities, Plan, Syndromes, Verdict
 from qkdd.distill.plan import correction_plan
@@ -86,7 +86,7 @@ def test_layouts_cover_every_bit_once_and_never_shrink_with_the_error(
 def test_frames_are_spread_and_gathered(code: int, bits: int) -> None:
     frame = frame_code(code, bits, kernels.ldpc_codes()[code].lifting_for(bits) + 64 * (bits % 2))
     key = np.random.default_rng(bits).integers(0, 2, bits, np.uint8)
-    assert (frame.gather(frame.spread(key)) == key).all()
+    assert np.array_equal(np.sort(frame.places(frame.spread(key))), np.flatnonzero(key))
     assert int(frame.spread(np.ones(bits, np.uint8)).sum()) == bits
     assert ((frame.prior() == frame.code.KNOWN) == (frame.spread(np.ones(bits, np.uint8)) == 0)).all()
 
@@ -169,7 +169,18 @@ def test_no_check_has_two_private_bits(code: int, share: float) -> None:
     assert int(marked.sum()) == frame.private_bits == 64 * held
     assert (frame.private(marked) == 1).all()
     key = np.random.default_rng(code).integers(0, 2, frame.bits, np.uint8)
-    assert (frame.gather(frame.spread(key)) == key).all()
+    assert np.array_equal(np.sort(frame.places(frame.spread(key, np.ones(64 * held, np.uint8)))), np.flatnonzero(key))
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 3000), frames=st.integers(1, 40))
+def test_a_key_is_cut_so_that_each_frame_has_every_so_manieth_bit(n: int, frames: int) -> None:
+    frames = min(n, frames)
+    key = np.random.default_rng(n).integers(0, 2, n, np.uint8)
+    rows = cut(key, frames)
+    for index in range(frames):
+        own = key[index::frames]
+        assert np.array_equal(rows[index, : len(own)], own)
 
 
 @settings(max_examples=15, deadline=None)

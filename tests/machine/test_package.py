@@ -195,7 +195,7 @@ def test_lintian_finds_no_error(packages: Path) -> None:
 COMPLETE = """
 . /usr/share/bash-completion/completions/{program}
 COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9
-"$(complete -p {program} | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+"$(complete -p {program} | sed 's/.*-F \\([^ ]*\\).*/\\1/')" {program}
 echo "${{COMPREPLY[@]}}"
 """
 

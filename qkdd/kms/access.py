@@ -10,7 +10,7 @@ from aiohttp import web
 
 from qkdd.core.counters import Meter
 from qkdd.kms.config import KmsConfig
-from qkdd.kms.errors import NotEntitled, RequestRefused, TooBusy
+from qkdd.kms.errors import NotEntitled, RateExceeded, RequestRefused, TooBusy
 from qkdd.kms.http import caller
 from qkdd.kms.service import KeyService
 
@@ -33,7 +33,12 @@ class SaeAccess:
 
     @contextmanager
     def place(self, sae: str) -> Iterator[None]:
-        """One of the SAE's places for requests under way. Raises TooBusy."""
+        """One of the SAE's places for requests under way. Raises TooBusy, RateExceeded."""
+        try:
+            self._service.site.quotas.ask(sae)
+        except RateExceeded:
+            self._meter.add("qkdd_kms_refused_total", reason="rate")
+            raise
         limit = self._service.config.limits.in_flight_per_sae
         if self._in_flight[sae] >= limit:
             raise TooBusy("too many requests under way", in_flight_per_sae=limit)

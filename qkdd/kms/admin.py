@@ -59,10 +59,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SaeView(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits are nothing where there are none; `key_bits_left` counts in the process that answers."""
+
     sae: str
     identities: list[str]
     listeners: list[str]
     partners: list[str]
+    requests_per_s: float | None
+    key_bits_per_h: int | None
+    key_bits_left: int | None
 
 
 class PairView(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,9 +152,16 @@ async def _saes(kms: KmsControl, _call: Call) -> list[SaeView]:
             identities=list(entry.identities or (name,)),
             listeners=list(entry.listeners or kms.config.sae),
             partners=kms.running.partners(name),
+            requests_per_s=kms.running.site.quotas.requests_per_s(name),
+            key_bits_per_h=_quota(kms, name)[0],
+            key_bits_left=_quota(kms, name)[1],
         )
         for name, entry in sorted(kms.config.saes.items())
     ]
+
+
+def _quota(kms: KmsControl, sae: str) -> tuple[int | None, int | None]:
+    return kms.running.site.quotas.key_bits(sae) or (None, None)
 
 
 async def _pairs(kms: KmsControl, _call: Call) -> list[PairView]:

@@ -66,11 +66,19 @@ class Peer(Section, frozen=True, kw_only=True):
 class Sae(Section, frozen=True, kw_only=True):
     """An application of this site. `identities`: names in its certificate (SAN URI, DNS or CN); default: its id.
 
-    `listeners`: where it may come from; empty: every SAE listener.
+    `listeners`: where it may come from; empty: every SAE listener. `requests_per_s`, `key_bits_per_h`: instead of those in
+    `[limits]`; 0 for no limit.
     """
 
     identities: tuple[str, ...] = ()
     listeners: tuple[str, ...] = ()
+    requests_per_s: float | None = None
+    key_bits_per_h: int | None = None
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        for name in ("requests_per_s", "key_bits_per_h"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                yield name, "cannot be negative", "use 0 for no limit"
 
 
 class Pair(Section, frozen=True, kw_only=True):
@@ -123,6 +131,8 @@ class Limits(Section, frozen=True, kw_only=True):
     peer_deadline: Seconds = Seconds(3.0)
     idle_timeout: Seconds = Seconds(75.0)
     connections: int = 4096  # open at once on each listener
+    requests_per_s: float = 0.0  # of each application; 0 = no limit
+    key_bits_per_h: int = 0  # drawn by each application; 0 = no limit
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         for name in ("key_size", "min_key_size", "max_key_size"):
@@ -139,6 +149,9 @@ class Limits(Section, frozen=True, kw_only=True):
         for name in ("max_key_count", "body_bytes", "json_depth", "in_flight_per_sae", "pool_bytes", "connections"):
             if getattr(self, name) < 1:
                 yield name, "must be positive", "leave it out for the default"
+        for name in ("requests_per_s", "key_bits_per_h"):
+            if getattr(self, name) < 0:
+                yield name, "cannot be negative", "use 0 for no limit"
         if self.max_sae_id_count < 0:
             yield "max_sae_id_count", "cannot be negative", "use 0 for no multicast"
 

@@ -58,9 +58,23 @@ class Draws:
         """`amount` new keys for `master`; each slave may fetch each of them once. kept: and so may the master.
 
         key_class: what the application insists on; else the first of its pairs' classes for which there is key.
-        The other site has written them down before this returns. Raises NotEntitled, ClassRefused, NotEnoughKey, PeerKmsDown,
-        PeerDisagrees, ExchangeRefused, StorageFull, StorageFailed; then no key left, and what was reserved can be drawn again.
+        The other site has written them down before this returns. Raises NotEntitled, ClassRefused, QuotaSpent, NotEnoughKey,
+        PeerKmsDown, PeerDisagrees, ExchangeRefused, StorageFull, StorageFailed; then no key left, and what was reserved can be
+        drawn again.
         """
+        with self._site.quotas.drawing(master, 8 * amount * key_bytes):
+            return await self._draw_first(master, slaves, amount, key_bytes, key_class, kept)
+
+    async def _draw_first(
+        self,
+        master: str,
+        slaves: tuple[str, ...],
+        amount: int,
+        key_bytes: int,
+        key_class: KeyClass | None,
+        kept: bool,
+    ) -> KeyBatch:
+        """Of the first class for which there is key."""
         paying = {self._site.pair(master, slave) for slave in slaves}
         if len(paying) != 1:
             raise NotEntitled("the slaves are served over different links")

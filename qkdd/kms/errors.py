@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from qkdd.core.errors import Kind, QkddError
@@ -74,6 +75,36 @@ class TooBusy(KmsError):
     meaning = "An application has more requests under way than its limit."
     default_remedy = "Wait for answers before asking again, or raise `in_flight_per_sae`."
     retry_after = 1
+
+
+class _Later(KmsError):
+    """`seconds`: after which the same request would pass; None: it never would."""
+
+    kind = Kind.TRANSIENT
+
+    def __init__(self, message: str, seconds: float | None, **details: float) -> None:
+        super().__init__(message, remedy=None, **details)
+        self._seconds = seconds
+
+    @property
+    def retry_after(self) -> int | None:  # type: ignore[override]  # of this failure, not of its class
+        return max(1, math.ceil(self._seconds)) if self._seconds is not None else None
+
+
+class RateExceeded(_Later):
+    code = "QKD-KMS-RATE"
+    meaning = "An application asks more often than it may."
+    default_remedy = (
+        "Ask less often, for more keys at once, or raise `requests_per_s` in `limits` or of the application."
+    )
+
+
+class QuotaSpent(_Later):
+    code = "QKD-KMS-QUOTA"
+    meaning = "An application has drawn as much key in an hour as it may."
+    default_remedy = (
+        "Wait, or raise `key_bits_per_h` in `limits` or of the application; `qkdctl kms saes` shows what is left."
+    )
 
 
 class ChunkConflict(KmsError):

@@ -20,6 +20,7 @@ from qkdd.kms.config import KmsConfig
 from qkdd.kms.errors import NotEntitled, StoreMismatch
 from qkdd.kms.hybrid import Hybrid
 from qkdd.kms.plane import PeerKms
+from qkdd.kms.quotas import Quotas
 from qkdd.kms.schema import META
 
 P = ParamSpec("P")
@@ -79,6 +80,7 @@ class Site:
         back = {(p.slave, p.master): p.classes for p in config.pairs if not p.one_way}
         self.policy, self.fallback = ClassPolicy(back | classes), Fallback(meter, audit)
         self.hybrid = Hybrid(config.hybrid, self.own, self.now)
+        self.quotas = Quotas(config, clock)
         self._time_base, self._time_start = 0.0, clock.monotonic()
 
     async def open(self) -> None:

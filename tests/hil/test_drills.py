@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from qkdd_hil.drills import __main__ as command
 from qkdd_hil.drills import game, pages, record
@@ -288,6 +288,7 @@ reports = st.builds(
 )  # fmt: skip
 
 
+@settings(max_examples=40)
 @given(reports)
 def test_the_picture_is_xml_and_nothing_lies_outside_of_it(report: Report) -> None:
     root = ElementTree.fromstring(svg(report))  # noqa: S314 - our own text
@@ -299,6 +300,7 @@ def test_the_picture_is_xml_and_nothing_lies_outside_of_it(report: Report) -> No
     assert height < 600
 
 
+@settings(max_examples=40)
 @given(reports)
 def test_the_json_comes_back_and_the_markdown_says_the_verdict(report: Report) -> None:
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report

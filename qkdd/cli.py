@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -198,9 +199,30 @@ def keyrate(context: typer.Context) -> None:
     keyrate_app(args=context.args, prog_name="qkdd keyrate")
 
 
+_COMPLETE = "_QKDD_COMPLETE"  # set by the shell's completion function
+_COMPLETED_BY = {  # commands that hand their words on, and whose application completes them
+    "drivers": "qkdd.device.drivers_cli",
+    "record": "qkdd.device.record_cli",
+    "pki": "qkdd.peer.pki_cli",
+    "keyrate": "qkdd.security.keyrate_cli",
+}
+
+
+def _complete_child() -> None:
+    """Let the application of `qkdd pki …` complete what stands behind its name; it ends the process."""
+    words, place = os.environ.get("COMP_WORDS", "").split(), os.environ.get("COMP_CWORD", "")
+    if _COMPLETE not in os.environ or len(words) < 2 or not place.isdigit() or int(place) < 2:
+        return
+    module = _COMPLETED_BY.get(words[1])
+    if module is not None:
+        os.environ.update(COMP_WORDS="\n".join(words[1:]), COMP_CWORD=str(int(place) - 1))
+        importlib.import_module(module).app(prog_name=words[1], complete_var=_COMPLETE)
+
+
 def main() -> None:
     """Entry point."""
     try:
+        _complete_child()
         app()
     except QkddError as error:
         _complaints.print(str(error), style="red")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -66,3 +67,15 @@ def test_arguments_and_exit_code_are_the_childs(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("os.execv", execv)
     run("demo", "--eve", "0.3", "--json", "x.json", "--help")
     assert became == [[sys.executable, "-m", "qkdd_hil.demo", "--eve", "0.3", "--json", "x.json", "--help"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("qkdd ch", ["check-config"]), ("qkdd pki mas", ["master-key"]), ("qkdd drivers pr", ["probe"])],
+)
+def test_completion_reaches_commands_that_hand_on(words: str, expected: list[str]) -> None:
+    """As the shell's function asks: words and the place of the last one in the environment."""
+    shell = {"_QKDD_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'qkdd'; from qkdd.cli import main; main()"]
+    done = subprocess.run(command, env={**os.environ, **shell}, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == expected, done.stderr

@@ -101,6 +101,7 @@ class Draws:
         if shape.key_class is not KeyClass.ITS and key_bytes > MAX_DERIVED:
             raise RequestRefused("size is above the limit of derived keys", max_key_size=8 * MAX_DERIVED)
         expected = amount * sum(slave in self._site.config.saes for slave in slaves)
+        conflict: Conflict | None = None
         for _ in range(_ATTEMPTS):
             wanted = replace(shape, id=secrets.token_bytes(12))
             if shape.key_class is not KeyClass.ITS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import aiohttp
 import msgspec
@@ -58,6 +58,17 @@ class Puller(Protocol):
 
     async def close(self) -> None:
         """Idempotent."""
+
+
+@runtime_checkable
+class Joining(Protocol):
+    """A source that has to be opened at both ends before it gives key."""
+
+    async def join(self) -> str:
+        """What the other site has to join, opened here. Raises SourceDown."""
+
+    async def joined(self, stream: str) -> None:
+        """The other site opened this: be its other end. Idempotent. Raises SourceDown."""
 
 
 class ForeignKms:

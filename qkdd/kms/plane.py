@@ -121,11 +121,12 @@ class PulledChunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Pulled(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`pulled`: I hold new key of this source; get the same from yours."""
+    """`pulled`: I hold new key of this source; get the same from yours. join: and I opened this there; be its other end."""
 
     source: Text
     link: Text
     chunks: Annotated[list[PulledChunk], msgspec.Meta(max_length=64)]
+    join: Text | None = None
 
 
 class Gotten(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

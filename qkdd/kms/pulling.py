@@ -19,8 +19,9 @@ from qkdd.core.errors import InternalError, QkddError
 from qkdd.core.secret import Secret
 from qkdd.kms import chunks, intake
 from qkdd.kms.errors import ChunkVoided, NotEntitled, RequestRefused
+from qkdd.kms.etsi004_client import Etsi004Client
 from qkdd.kms.etsi014_client import Etsi014Client
-from qkdd.kms.foreign import Pull, Puller, SourceKeyRefused
+from qkdd.kms.foreign import Joining, Pull, Puller, SourceKeyRefused
 from qkdd.kms.plane import Gotten, Pulled, PulledChunk
 from qkdd.kms.schema import CHUNKS, ChunkState
 from qkdd.kms.service import KeyService
@@ -35,6 +36,8 @@ def make_puller(name: str, source: SourceConfig, clock: Clock) -> Puller:
     """The client of a pulled source."""
     if source.etsi014 is not None:
         return Etsi014Client(name, source.etsi014, source.epsilon, clock)
+    if source.etsi004 is not None:
+        return Etsi004Client(name, source.etsi004, source.epsilon, clock)
     raise InternalError(f"source {name} is not pulled")
 
 
@@ -51,8 +54,9 @@ class PulledSource:
         self._service, self._puller, self._clock, self._meter = service, puller, clock, meter
         self._peer = service.peer_of_link(source.link)
         self._missing: dict[str, float] = {}  # chunk id → when the other site first said that it is not there
-        self._one = asyncio.Lock()
+        self._one, self._looking = asyncio.Lock(), asyncio.Lock()
         self._down = False
+        self._told = ""  # what the other site has joined
 
     async def run(self) -> None:
         try:
@@ -75,8 +79,13 @@ class PulledSource:
 
         Raises SourceDown, SourceKeyRefused, PeerKmsDown, PoolFull, StorageFull, StorageFailed.
         """
+        async with self._looking:
+            return await self._look()
+
+    async def _look(self) -> int:
         live = await self._tell()
         while await self._service.site.run(self._ready) < self._settings.level:
+            await self._join()
             pulled = await self._puller.pull()
             if pulled is None:
                 break
@@ -86,6 +95,15 @@ class PulledSource:
             if not fresh:
                 break  # the other site cannot follow now
         return live
+
+    async def _join(self) -> None:
+        if not isinstance(self._puller, Joining):
+            return
+        stream = await self._puller.join()
+        if stream != self._told:
+            message = Pulled(self.name, self._source.link, [], stream)
+            await self._service.site.peers[self._peer].call("pulled", message, Gotten)
+            self._told = stream
 
     async def _store(self, pulled: Pull) -> None:
         chunk_id = str(uuid.uuid5(_NAMESPACE, "|".join((self.name, *pulled.refs))))
@@ -163,6 +181,8 @@ class PulledSource:
         held: list[str] = []
         missing: list[str] = []
         async with self._one:
+            if message.join is not None and isinstance(self._puller, Joining):
+                await self._puller.joined(message.join)
             for chunk in message.chunks:
                 done = await self._get(chunk)
                 if done is not None:

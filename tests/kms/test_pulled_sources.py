@@ -28,6 +28,7 @@ from qkdd.peer.pki_demo import DemoPki
 
 from .local import SITES, World, world
 from .sites import free_port, kms_tree, two_sites
+from .test_etsi004_conformance import Http
 
 
 class Maker:
@@ -243,6 +244,16 @@ async def second_pair(
             await server.stop()
 
 
+async def look(server: KmsServer) -> None:
+    """Until it has pulled; the other site was not there yet when this one was started, or is slow."""
+    async with asyncio.timeout(120):
+        while not (await server.running.pool("kms-bob")).get("kms-alice"):
+            try:
+                await server._pulled["maker"].look()
+            except PeerKmsDown:
+                await asyncio.sleep(0.1)
+
+
 def test_etsi014_from_another_pair_of_kms_over_tls(pki: DemoPki, tmp_path: Path) -> None:
     async def main() -> None:
         async with two_sites(pki, tmp_path / "theirs") as theirs:
@@ -251,12 +262,48 @@ def test_etsi014_from_another_pair_of_kms_over_tls(pki: DemoPki, tmp_path: Path)
             urls = {s: "https://{}:{}".format(*theirs.servers[s].addresses["sae.post-quantum"]) for s in SITES}
             source = {s: {"etsi014": source_014(pki, s, urls[s]), "epsilon": 1e-9} for s in SITES}
             async with second_pair(pki, tmp_path / "ours", source) as ours:
-                await ours["alice"]._pulled["maker"].look()
+                await look(ours["alice"])
                 [key] = await ours["alice"].running.draw("sae-alice", ("sae-bob",), 1, 32)
                 [same] = await ours["bob"].running.fetch("sae-bob", "sae-alice", [key.key_id])
                 assert key.key == same.key
                 assert key.key in b"".join(theirs.chunks.values())
                 assert (key.origin.sources, key.origin.epsilon) == (("maker",), 4e-9)
+
+    asyncio.run(main())
+
+
+def source_004(pki: DemoPki, site: str, url: str) -> dict[str, Any]:
+    common = source_014(pki, site, url)
+    names = {"source": common.pop("sae_id"), "destination": common.pop("remote_sae_id")}
+    del common["keys_per_request"]
+    return {**common, **names, "chunk_bytes": 64, "timeout": "0 s", "ttl": "1 h"}
+
+
+def test_etsi004_from_another_pair_of_kms_over_tls(pki: DemoPki, tmp_path: Path) -> None:
+    async def main() -> None:
+        theirs = Http(pki, tmp_path / "theirs")
+        try:
+            for site in SITES:
+                await theirs.start(site)
+            for index in range(4):
+                await theirs.feed(index, 640)
+            urls = {s: "https://{}:{}".format(*theirs.servers[s].addresses["sae.post-quantum"]) for s in SITES}
+            source = {s: {"etsi004": source_004(pki, s, urls[s]), "epsilon": 1e-9} for s in SITES}
+            async with second_pair(pki, tmp_path / "ours", source) as ours:
+                await look(ours["alice"])
+                [key] = await ours["alice"].running.draw("sae-alice", ("sae-bob",), 1, 32)
+                [same] = await ours["bob"].running.fetch("sae-bob", "sae-alice", [key.key_id])
+                assert key.key == same.key
+                assert key.key in b"".join(theirs.chunks.values())
+                assert (key.origin.sources, key.origin.epsilon) == (("maker",), 1e-9)
+                # a stream that the other maker's KMS has lost is opened anew
+                client: Any = ours["alice"]._pulled["maker"]._puller
+                lost = client._stream
+                client._stream = str(uuid.uuid4())
+                assert await client.pull() is None
+                assert await client.join() != lost
+        finally:
+            await theirs.close()
 
     asyncio.run(main())
 

@@ -298,13 +298,14 @@ def main() -> None:
     parser.add_argument(
         "--plots", type=Path, metavar="FOLDER", help="draw cost against size there instead (extra `plots`)"
     )
+    parser.add_argument("--plot", action="append", default=[], metavar="NAME", help="with --plots: only this one")
     parser.add_argument("--variant", choices=variants.NAMES, help="force a variant (default: the fastest)")
     arguments = parser.parse_args()
     variants.select(arguments.variant)
     if arguments.plots is not None:
         from qkdd_native import bench_plots  # needs matplotlib, which is an extra
 
-        bench_plots.draw(arguments.plots)
+        bench_plots.draw(arguments.plots, arguments.plot)
         return
     for figure in rows():
         if arguments.json:

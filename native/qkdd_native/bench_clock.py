@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import pairwise
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qkdd_native import clock, variants
 from qkdd_native.tags import Times
@@ -20,17 +22,41 @@ RANGE_S, CLOCK_ERROR, JITTER_PS = 1.0, 5e-6, 300.0
 
 
 def streams(
-    rng: np.random.Generator, rate: float, rho: float, span_s: float, offset_s: float, drift: float
+    rng: np.random.Generator,
+    rate: float,
+    rho: float,
+    span_s: float,
+    offset_s: float,
+    drift: float,
+    pieces: int = 1,
 ) -> tuple[Times, Times]:
-    """Both sides with `rate` clicks a second, alice's RANGE_S longer at both ends; t_a = t_b (1 + drift) + offset."""
+    """Both sides with `rate` clicks a second, alice's RANGE_S longer at both ends; t_a = t_b (1 + drift) + offset.
+
+    pieces: of time, drawn and sorted one after the other, for streams as large as the memory. No pair lies on a boundary.
+    """
     low, high = -RANGE_S * SECOND, (span_s + RANGE_S) * SECOND
-    pairs = rng.uniform(0, span_s * SECOND, rng.poisson(rho * rate * span_s))
-    alone_a = rng.uniform(low, high, rng.poisson(rate * ((1 - rho) * span_s + 2 * RANGE_S)))
-    alone_b = rng.uniform(0, span_s * SECOND, rng.poisson(rate * (1 - rho) * span_s))
-    jitter = rng.normal(0, JITTER_PS, (2, len(pairs)))
-    a = np.concatenate([pairs + jitter[0], alone_a]) * (1 + drift) + offset_s * SECOND
-    b = np.concatenate([pairs + jitter[1], alone_b])
-    return np.sort(np.rint(a).astype(np.int64)), np.sort(np.rint(b).astype(np.int64))
+    edges = np.linspace(0.0, span_s * SECOND, pieces + 1)
+    a_parts = [_alone(rng, rate, low, 0.0)]
+    b_parts: list[NDArray[np.float64]] = []
+    for first, last in pairwise(edges):
+        pairs = rng.uniform(first, last, rng.poisson(rho * rate * (last - first) / SECOND))
+        if pieces > 1:
+            pairs = pairs[np.minimum(pairs - first, last - pairs) > 20 * JITTER_PS]
+        for parts in (a_parts, b_parts):
+            alone = _alone(rng, rate * (1 - rho), first, last)
+            parts.append(np.sort(np.concatenate([pairs + rng.normal(0, JITTER_PS, len(pairs)), alone])))
+    a_parts.append(_alone(rng, rate, span_s * SECOND, high))
+    a, b = np.concatenate(a_parts), np.concatenate(b_parts)
+    if pieces == 1:
+        a.sort()  # jitter at the two ends
+    a *= 1 + drift
+    a += offset_s * SECOND
+    return np.rint(a, out=a).astype(np.int64), np.rint(b, out=b).astype(np.int64)
+
+
+def _alone(rng: np.random.Generator, rate: float, low: float, high: float) -> NDArray[np.float64]:
+    """Clicks without a partner, in order: float64 ps."""
+    return np.sort(rng.uniform(low, high, rng.poisson(rate * (high - low) / SECOND)))
 
 
 def trial(seed: int, rate: float, rho: float, span_s: float, depth: int) -> tuple[str, float]:

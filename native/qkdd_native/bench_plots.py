@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot
+from numpy.typing import NDArray
 
 from qkdd_native import bench, bench_clock, bench_ldpc, clock, hashing, tags
 
 # between two powers of two too: a step there would be a cliff
 TOEPLITZ = tuple(int(10**e) for e in np.arange(3, 8.01, 0.125))
-CLICKS = tuple(int(10**e) for e in np.arange(4, 7.26, 0.25))
-SEARCHES = tuple(int(10**e) for e in np.arange(4, 7.01, 0.5))
+CLICKS = tuple(int(10**e) for e in np.arange(4, 8.01, 0.25))
+SEARCHES = tuple(int(10**e) for e in np.arange(4, 8.01, 0.5))
+PIECE = 1 << 20  # values that are drawn and sorted at a time: a stream of 10^8 clicks takes no more memory than itself
 HASH = tuple(int(10**e) for e in np.arange(1.5, 8.01, 0.25))
 
 
@@ -31,13 +33,31 @@ def toeplitz_memory(n: int) -> float:
     return hashing.toeplitz_workspace(n, max(1, 2 * n // 5)) / (n / 8)
 
 
-def click_cost(n: int) -> float:
-    """ns for a click; n clicks on each side, 10^6 a second, a fifth of them in pairs."""
+def clicks(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """n clicks on each side, 10^6 a second, a fifth of them in pairs."""
     rng = np.random.default_rng(n)
-    span = n * 10**6
-    common = rng.integers(0, span, n // 5)
-    a, b = (np.sort(np.concatenate([common, rng.integers(0, span, n - len(common))])) for _ in range(2))
+    a, b = np.empty((2, n), np.int64)
+    for first in range(0, n, PIECE):
+        size = min(PIECE, n - first)
+        common = rng.integers(first * 10**6, (first + size) * 10**6, size // 5)
+        for side in (a, b):
+            alone = rng.integers(first * 10**6, (first + size) * 10**6, size - len(common))
+            side[first : first + size] = np.sort(np.concatenate([common, alone]))
+    return a, b
+
+
+def click_cost(n: int) -> float:
+    """ns for a click."""
+    a, b = clicks(n)
     return bench.seconds(lambda: tags.match_coincidences(a, b, 2000, 0.0, 1e-12, 0)) / (2 * n) * 1e9
+
+
+def sift_cost(n: int) -> float:
+    """ns for a click, with comparison of bases and packing."""
+    a, b = clicks(n)
+    a_marks, b_marks = np.random.default_rng(1).integers(0, 4, (2, n), dtype=np.uint8)
+    sift = partial(tags.sift_coincidences, a, a_marks, b, b_marks, 2000, 0.0, 1e-12, 0)
+    return bench.seconds(sift) / (2 * n) * 1e9
 
 
 def decoder_cost(n: int) -> float:
@@ -48,7 +68,13 @@ def decoder_cost(n: int) -> float:
 
 def gap_cost(n: int) -> float:
     """ns for a value, encoded and decoded."""
-    values = np.cumsum(np.random.default_rng(n).geometric(1e-3, n))
+    rng, last = np.random.default_rng(n), 0
+    values = np.empty(n, np.int64)
+    for first in range(0, n, PIECE):
+        piece = values[first : first + PIECE]
+        np.cumsum(rng.geometric(1e-3, len(piece)), out=piece)
+        piece += last
+        last = int(piece[-1])
 
     def both() -> None:
         tags.gap_decode(tags.gap_encode(values), n)
@@ -58,7 +84,7 @@ def gap_cost(n: int) -> float:
 
 def search_cost(n: int) -> float:
     """ms for a search of the clock within ±1 s and ±5 ppm at rho = 0.03; n clicks on bob's side in two seconds."""
-    a, b = bench_clock.streams(np.random.default_rng(n), n / 2, 0.03, 2.0, 0.4, 3e-6)
+    a, b = bench_clock.streams(np.random.default_rng(n), n / 2, 0.03, 2.0, 0.4, 3e-6, pieces=max(1, n // PIECE))
     return bench.seconds(lambda: clock.clock_search(a, b, 0.0, 1e12, 5e-6, 500.0)) * 1e3
 
 
@@ -110,6 +136,7 @@ PLOTS: tuple[tuple[str, tuple[int, ...], Callable[[int], float], str, str], ...]
         "bytes for a packed byte of input",
     ),
     ("coincidences", CLICKS, click_cost, "clicks on each side", "ns for a click"),
+    ("sifting", CLICKS, sift_cost, "clicks on each side", "ns for a click"),
     ("decode-t2", CLICKS, decoder_cost, "records", "ns for a record"),
     ("gaps", CLICKS, gap_cost, "values", "ns for a value, both ways"),
     ("clock-search", SEARCHES, search_cost, "bob's clicks in two seconds", "ms for a search"),
@@ -118,10 +145,12 @@ PLOTS: tuple[tuple[str, tuple[int, ...], Callable[[int], float], str, str], ...]
 )
 
 
-def draw(folder: Path) -> None:
-    """Measure and write one SVG a plot into `folder`."""
+def draw(folder: Path, names: Collection[str] = ()) -> None:
+    """Measure and write one SVG a plot into `folder`; names: only these."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, sizes, cost, across, up in PLOTS:
+        if names and name not in names:
+            continue
         figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
         axes.loglog(sizes, [cost(size) for size in sizes], marker=".", linewidth=1)
         axes.set_xlabel(across)
@@ -129,4 +158,5 @@ def draw(folder: Path) -> None:
         axes.grid(which="both", linewidth=0.3)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         pyplot.close(figure)
-    draw_waterfall(folder)
+    if not names or "ldpc-waterfall" in names:
+        draw_waterfall(folder)

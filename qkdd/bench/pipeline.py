@@ -81,7 +81,10 @@ def rows(results: dict[str, Result], task: Task, one_node: str | None) -> Iterat
     links = results["alice"].links
     wall = max(result.wall for result in results.values())
     secret, counted, sifted = (sum(getattr(link, name) for link in links) for name in ("secret", "counted", "sifted"))
-    label = f"pipeline, {task.links} link(s), blocks of {task.block} bits, {1e3 * 2 * task.delay:g} ms round trip"
+    method = links[0].method or task.reconciler
+    label = (
+        f"pipeline, {method}, {task.links} link(s), blocks of {task.block} bits, {1e3 * 2 * task.delay:g} ms round trip"
+    )
     must = MUST if one_node is None and task.links <= 2 and not task.delay else None
     yield row(f"{label}: secret, at fraction 0.5", counted / wall / 1e6, "Mbit/s", must)
     yield row(f"{label}: secret, by plan", secret / wall / 1e6, "Mbit/s")

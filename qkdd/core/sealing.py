@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from qkdd.core import passphrase
 from qkdd.core.errors import CredentialError, SealError
 from qkdd.core.secret import Secret
 
@@ -72,8 +73,11 @@ def _derive(master: Secret, purpose: str) -> AESGCM:
     return AESGCM(HKDF(hashes.SHA512(), 32, salt=None, info=info).derive(bytes(master.reveal())))
 
 
-def load_master_key(path: Path) -> Secret:
-    """Read the 32-byte master key (raw, or 64 hex digits) from a file that only its owner may read."""
+def load_master_key(path: Path, ask: passphrase.Ask = passphrase.ask) -> Secret:
+    """Read the 32-byte master key (raw, 64 hex digits, or under a passphrase) from a file that only its owner may read.
+
+    ask: gives the passphrase when the file needs one. Raises CredentialError.
+    """
     try:
         mode = path.stat().st_mode
         data = path.read_bytes()
@@ -81,7 +85,9 @@ def load_master_key(path: Path) -> Secret:
         raise CredentialError(f"{path}: cannot be read ({error.strerror})") from None
     if stat.S_IMODE(mode) & 0o077:
         raise CredentialError(f"{path}: mode {stat.S_IMODE(mode):04o} lets others read it", remedy=f"chmod 600 {path}")
-    if len(data) != MASTER_KEY_BYTES:
+    if passphrase.is_wrapped(data):
+        data = passphrase.unwrap(path, data, ask(path))
+    elif len(data) != MASTER_KEY_BYTES:
         try:
             data = bytes.fromhex(data.decode("ascii").strip())
         except (UnicodeDecodeError, ValueError):
@@ -93,11 +99,16 @@ def load_master_key(path: Path) -> Secret:
     return Secret(data)
 
 
-def create_master_key(path: Path) -> None:
-    """Write a fresh master key, durable, mode 0600; an existing file is never overwritten. Raises OSError."""
+def create_master_key(path: Path, under: Secret | None = None) -> None:
+    """Write a fresh master key, durable, mode 0600; an existing file is never overwritten. Raises OSError.
+
+    under: a passphrase that the file will need. Raises CredentialError for a short one.
+    """
+    key = secrets.token_bytes(MASTER_KEY_BYTES)
+    data = key.hex().encode() + b"\n" if under is None else passphrase.wrap(key, under)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(MASTER_KEY_BYTES).hex().encode() + b"\n")
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -105,3 +116,8 @@ def create_master_key(path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def create_successor(path: Path, of: Path) -> None:
+    """A fresh master key at `path` that is protected as the one at `of` is. Raises CredentialError, OSError."""
+    create_master_key(path, passphrase.ask(of) if passphrase.is_wrapped(of.read_bytes()) else None)

@@ -18,7 +18,7 @@ from qkdd.core import log
 from qkdd.core.audit import AuditLog
 from qkdd.core.database import Database
 from qkdd.core.errors import StorageFailed
-from qkdd.core.sealing import Sealer, create_master_key, load_master_key
+from qkdd.core.sealing import Sealer, create_successor, load_master_key
 from qkdd.core.zeroise import erase_file
 from qkdd.kms import chunks
 from qkdd.kms.hybrid import exchange_place
@@ -65,7 +65,7 @@ class Rotation:
     def begin(self) -> None:
         """Make the new key and seal under it from now on. Raises StorageFailed."""
         try:
-            create_master_key(self._next)
+            create_successor(self._next, self._path)
         except OSError as error:
             raise StorageFailed(f"{self._next}: {error.strerror}") from None
         self.progress = Progress("running")

@@ -12,8 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from qkdd.core import passphrase
 from qkdd.core.errors import QkddError
 from qkdd.core.sealing import create_master_key
+from qkdd.core.secret import Secret
 from qkdd.peer import certificates, pki
 from qkdd.peer.errors import PkiRefused
 
@@ -198,10 +200,21 @@ def check(
 
 @app.command("master-key")
 @_told
-def master_key(path: Annotated[Path, typer.Argument(help="New file for the key that seals the store.")]) -> None:
+def master_key(
+    path: Annotated[Path, typer.Argument(help="New file for the key that seals the store.")],
+    under_passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="The file opens with a passphrase only; asked for twice.")
+    ] = False,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="The same, the passphrase from a file (mode 0600).", dir_okay=False)
+    ] = None,
+) -> None:
     """Make a master key (32 random bytes, mode 0600); an existing file is never overwritten."""
+    under = passphrase.read(passphrase_file) if passphrase_file is not None else None
+    if under is None and under_passphrase:
+        under = Secret(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True).encode())
     try:
-        create_master_key(path)
+        create_master_key(path, under)
     except FileExistsError:
         raise PkiRefused(
             f"{path} exists; a master key is never overwritten, all sealed records would be lost"

@@ -96,10 +96,7 @@ class FrameCode:
 
     def spread(self, key: Bits, private: Bits | None = None) -> Bits:
         """uint8[size] of the frame's key bits: in the code's order, shortened positions 0; and private bits (None: 0)."""
-        flat = np.zeros((self.code.lifting, len(self.others)), np.uint8)
-        flat.reshape(-1)[: self.bits] = key
-        turned = kernels.transpose(flat)
-        flat.fill(0)
+        turned = cut(key, len(self.others), self.code.lifting)
         if not len(self.held):
             return turned.reshape(-1)
         frame = np.empty((self.code.columns, self.code.lifting), np.uint8)
@@ -155,15 +152,15 @@ def frame_code(code: int, bits: int, lifting: int, held: int = 0) -> FrameCode:
     return FrameCode(adapted, bits, punctured, np.setdiff1d(np.arange(adapted.columns), punctured))
 
 
-def cut(key: Bits, frames: int) -> Bits:
-    """uint8[frames, most bits of a frame]: row i holds the bits i, i + frames, ... of the key, shorter ones end with a 0."""
-    whole, more = divmod(len(key), frames)
-    rows = np.zeros((frames, whole + (more > 0)), np.uint8)
+def cut(bits: Bits, rows: int, width: int | None = None) -> Bits:
+    """uint8[rows, width]: row i holds the bits i, i + rows, i + 2 rows, ... and zeros behind. width: None for the least."""
+    whole, more = divmod(len(bits), rows)
+    out = np.zeros((rows, whole + (more > 0) if width is None else width), np.uint8)
     if whole:
-        kernels.transpose(key[: whole * frames].reshape(whole, frames), rows[:, :whole])
+        kernels.transpose(bits[: whole * rows].reshape(whole, rows), out[:, :whole])
     if more:
-        rows[:more, whole] = key[whole * frames :]
-    return rows
+        out[:more, whole] = bits[whole * rows :]
+    return out
 
 
 def frame_count(n: int, most: int) -> int:

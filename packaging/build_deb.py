@@ -29,6 +29,7 @@ PROGRAMS = {
     "qkdd": ("qkdd.cli", "main"),
     "qkdctl": ("qkdd.control.qkdctl", "main"),
     "qkdd-kms": ("qkdd.kms.cli", "main"),
+    "qkd-psk": ("qkdd.psk.cli", "main"),
     "qkdd-sim": ("qkdd_drivers.sim_cli", "main"),
 }
 HOME = "usr/lib/qkdd"

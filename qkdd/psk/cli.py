@@ -1,4 +1,4 @@
-"""`qkd-psk wireguard FILE | strongswan FILE | check-config FILE | status FILE`."""
+"""`qkd-psk wireguard FILE | strongswan FILE | run FILE | check-config FILE | status FILE`."""
 
 from __future__ import annotations
 
@@ -107,6 +107,12 @@ def strongswan(file: File, once: Once = False, wait: Wait = 60.0, level: Level =
     With --once: exit code 0 the key changed, 1 it did not (the old one stays), 3 the connection is torn down.
     """
     _run(file, "strongswan", once, wait, level)
+
+
+@app.command(epilog="Example: qkd-psk run /etc/qkd-psk/wg0.toml")
+def run(file: File, level: Level = "info") -> None:
+    """Run whichever of [wireguard] and [strongswan] the file has, until SIGTERM or SIGINT."""
+    _run(file, "", False, 0.0, level)
 
 
 @app.command("check-config")

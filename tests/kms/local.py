@@ -14,7 +14,7 @@ import msgspec
 from qkdd.core import units
 from qkdd.core.audit import AuditLog
 from qkdd.core.counters import RecordingMeter
-from qkdd.core.database import Database
+from qkdd.core.database import Database, Place
 from qkdd.core.secret import Secret
 from qkdd.core.sqlite_file import SqliteFile
 from qkdd.kms.config import KmsConfig
@@ -94,8 +94,11 @@ class World:
     def store(self, site: str) -> Path:
         return self.root / site / "kms.db"
 
+    def place(self, site: str) -> Place:
+        return SqliteFile(self.store(site))
+
     async def start(self, site: str, config: KmsConfig | None = None) -> KeyService:
-        self.databases[site] = database = kms_store(SqliteFile(self.store(site)))
+        self.databases[site] = database = kms_store(self.place(site))
         self.audits[site] = AuditLog(self.root / site / "audit.log", self.clock)
         other = SITES[1 - SITES.index(site)]
         self.services[site] = service = KeyService(

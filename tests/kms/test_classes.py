@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from qkdd_hil.postgres import PostgresServer
 
+from qkdd.core.postgres import Postgres
 from qkdd.core.secret import Secret
 from qkdd.kms import exchange
 from qkdd.kms.classes import KeyClass
@@ -22,6 +26,7 @@ from qkdd.kms.errors import ClassRefused, ExchangeRefused, NotEnoughKey, PeerDis
 from qkdd.kms.schema import ALLOCATIONS, EXCHANGES
 
 from .local import SITES, World, service_config
+from .postgres import server
 
 HYBRID, PQC, ITS = KeyClass.HYBRID, KeyClass.PQC_ONLY, KeyClass.ITS
 
@@ -42,10 +47,32 @@ def play(root: Path, scenario: Any, *, classes: tuple[KeyClass, ...] = (HYBRID, 
     asyncio.run(main())
 
 
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with server() as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def stores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs on each kind of store."""
+    if request.param == "sqlite":
+        return
+    made = request.getfixturevalue("postgres")
+    urls = {site: made.create(f"{site}_{uuid.uuid4().hex}") for site in SITES}
+    monkeypatch.setattr(World, "place", lambda self, site: _prepared(self, site, urls[site]))
+
+
+def _prepared(made: World, site: str, url: str) -> Postgres:
+    (made.root / site).mkdir(exist_ok=True)  # for the audit log
+    return Postgres(url)
+
+
 def events(made: World, site: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (made.root / site / "audit.log").read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("stores")
 @pytest.mark.parametrize("curve", exchange.CURVES)
 def test_both_sites_derive_the_same_keys(tmp_path: Path, curve: str) -> None:
     async def scenario(made: World) -> None:
@@ -112,6 +139,7 @@ def test_exchange_alone(curve: str) -> None:
             exchange.decapsulate(private, bundle, replace(offer, curve_public=b""))
 
 
+@pytest.mark.usefixtures("stores")
 def test_fallback_shows_and_ends_by_itself(tmp_path: Path) -> None:
     async def scenario(made: World) -> None:
         for service in made.services.values():
@@ -146,6 +174,7 @@ def test_no_fallback_where_policy_does_not_allow_it(tmp_path: Path) -> None:
     play(tmp_path, scenario, classes=(HYBRID,))
 
 
+@pytest.mark.usefixtures("stores")
 def test_the_other_site_keeps_its_own_policy(tmp_path: Path) -> None:
     async def scenario(made: World) -> None:
         await made.feed(0)
@@ -162,6 +191,7 @@ def test_the_other_site_keeps_its_own_policy(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+@pytest.mark.usefixtures("stores")
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_a_lost_announcement_costs_nothing(tmp_path: Path, how: str) -> None:
     """The next request takes the reservation with its offer: both sites hold one secret."""

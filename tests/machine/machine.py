@@ -37,12 +37,12 @@ def needs() -> str:
     ):
         if shutil.which(program) is None:
             return f"{program} is not installed (Debian package {package})"
-    if not _sources():
+    if not sources():
         return "no apt sources of this machine to make a root file system from"
     return ""
 
 
-def _sources() -> list[str]:
+def sources() -> list[str]:
     places = (*Path("/etc/apt/sources.list.d").glob("*.sources"), Path("/etc/apt/sources.list"))
     return [str(path) for path in places if path.exists() and path.stat().st_size > 0]
 
@@ -60,7 +60,7 @@ def base() -> Path:
             f"--include={PACKAGES}",
             "bookworm",
             str(root),
-            *_sources(),
+            *sources(),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

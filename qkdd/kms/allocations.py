@@ -20,6 +20,7 @@ from qkdd.kms import chunks
 from qkdd.kms.allocation import EVERYTHING, Allocation, Conflict, Origin, Piece, from_row
 from qkdd.kms.key_ids import key_id
 from qkdd.kms.mixing import Mixer
+from qkdd.kms.origin import ANY, Only, fits, take
 from qkdd.kms.schema import (
     ALLOCATIONS,
     CHUNKS,
@@ -87,9 +88,15 @@ def chunk_rows(connection: sa.Connection, pieces: tuple[Piece, ...]) -> dict[str
 
 
 def reserve(
-    connection: sa.Connection, own: str, peer: str, wanted: Allocation, expected: int, now: float
+    connection: sa.Connection,
+    own: str,
+    peer: str,
+    wanted: Allocation,
+    expected: int,
+    now: float,
+    only: Only = ANY,
 ) -> Allocation | None:
-    """Cut `wanted` (its pieces are still empty) off our own chunks; None if we own too little.
+    """Cut `wanted` (its pieces are still empty) off our own chunks; None if we own too little, or too little that fits `only`.
 
     A reservation of the same shape that a failed announcement left over is taken instead: it never left this KMS.
     """
@@ -102,7 +109,7 @@ def reserve(
         "key_class": wanted.key_class,
     }
     left_over = connection.execute(_LEFT_OVER, shape).one_or_none()
-    if left_over is not None:
+    if left_over is not None and (only.all or fits(connection, from_row(left_over).pieces, only)):
         connection.execute(
             ALLOCATIONS.update().where(ALLOCATIONS.c.id == left_over.id).values(claimant=owner(connection))
         )
@@ -110,7 +117,13 @@ def reserve(
     need = wanted.quantum_bytes
     if chunks.pool_bytes(connection, peer).get(own, 0) < need:
         return None
-    pieces = _take_returned(connection, peer, need) if need else []
+    if need and not only.all:
+        fitting = take(connection, own, peer, need, only)
+        if fitting is None:
+            return None
+        pieces = fitting
+    else:
+        pieces = _take_returned(connection, peer, need) if need else []
     left = need - sum(stop - start for _, start, stop in pieces)
     most = 1 + left // _SMALL_CHUNK
     while left:

@@ -9,6 +9,7 @@ from qkdd.kms.allocation import Allocation
 from qkdd.kms.classes import KeyClass
 from qkdd.kms.exchange import Bundle
 from qkdd.kms.hybrid import STALE
+from qkdd.kms.origin import Only, fits
 from qkdd.kms.plane import Announce, Borrow, Exchange, Held, Holds, Lent, Noted, Void, Voided
 from qkdd.kms.site import Site
 
@@ -48,6 +49,9 @@ class Answers:
             return Noted(False, configured=False, conflict=f"the pair may not have {key_class} here")
         if message.master in self._site.config.saes:
             return Noted(False, configured=False, conflict="the master is an application of this site")
+        only = self._site.origin(message.master, here)
+        if only is None or not (only.all or await self._site.run(fits, allocation.pieces, only)):
+            return Noted(False, configured=False, conflict="the pair may not have key of this origin here")
         expected = message.amount * len(here)
         conflict = await self._site.run(
             self._site.hybrid.record, self._site.sealer, peer, allocation, expected, message.confirmation
@@ -67,7 +71,8 @@ class Answers:
         return Voided(await self._site.run(voiding.forget, peer, allocation_id, pieces, now))
 
     async def on_borrow(self, peer: str, message: Borrow) -> Lent:
-        lent = await self._site.database.run(lambda c: chunks.grant(c, self._site.own, peer, message.bytes))
+        fitting = Only(tuple(message.sources), message.max_epsilon).conditions()
+        lent = await self._site.database.run(lambda c: chunks.grant(c, self._site.own, peer, message.bytes, fitting))
         if lent:
             self._site.audit.write("ownership granted", peer=peer, chunks=len(lent))
         return Lent(lent)

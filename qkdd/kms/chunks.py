@@ -6,6 +6,7 @@ Functions of a connection, run inside the store's transactions; they have no oth
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -128,8 +129,10 @@ def waiting(connection: sa.Connection, peer: str, after: int, limit: int) -> lis
     return [(row.row, row.chunk_id, row.bytes) for row in rows]
 
 
-def grant(connection: sa.Connection, own: str, peer: str, want: int) -> list[tuple[str, int]]:
-    """Give the other site untouched chunks of ours, at most half of them and about `want` bytes.
+def grant(
+    connection: sa.Connection, own: str, peer: str, want: int, fitting: Sequence[sa.ColumnElement[bool]] = ()
+) -> list[tuple[str, int]]:
+    """Give the other site untouched chunks of ours, at most half of them and about `want` bytes. fitting: conditions on them.
 
     Returns (id, epoch) of every untouched chunk that it owns by a grant, so a lost answer heals with the next request.
     """
@@ -143,7 +146,7 @@ def grant(connection: sa.Connection, own: str, peer: str, want: int) -> list[tup
     granted = [(row.chunk_id, row.epoch) for row in earlier]
     mine = connection.execute(
         sa.select(CHUNKS)
-        .where(*untouched, CHUNKS.c.owner == own)
+        .where(*untouched, CHUNKS.c.owner == own, *fitting)
         .order_by(CHUNKS.c.row.desc())  # the newest: our own draws take the oldest
         .limit(2 * _GRANTS)
     ).all()

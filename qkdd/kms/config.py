@@ -84,7 +84,8 @@ class Sae(Section, frozen=True, kw_only=True):
 class Pair(Section, frozen=True, kw_only=True):
     """Two applications that may share keys, in both directions unless `one_way`. `peer`: the KMS whose link pays.
 
-    classes: what they may get, most wanted first; "pqc-only" at the end allows the fallback.
+    classes: what they may get, most wanted first; "pqc-only" at the end allows the fallback. sources: names of [sources], and
+    "own" for key of our nodes; none: any. max_epsilon: the most that may be claimed for the chunks of one draw together.
     """
 
     master: str
@@ -92,12 +93,16 @@ class Pair(Section, frozen=True, kw_only=True):
     peer: str
     one_way: bool = False
     classes: tuple[KeyClass, ...] = (KeyClass.ITS,)
+    sources: tuple[str, ...] = ()
+    max_epsilon: float | None = None
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         if not self.classes or len(set(self.classes)) != len(self.classes):
             yield "classes", "names no class, or one twice", 'use ["its"], ["hybrid"] or ["hybrid", "pqc-only"]'
         if KeyClass.PQC_ONLY in self.classes[:-1]:
             yield "classes", "pqc-only before another class: quantum key would never be used", "name it last"
+        if self.max_epsilon is not None and not 0 < self.max_epsilon <= 1:
+            yield "max_epsilon", "must lie above 0 and be at most 1", "use 1e-9, or leave it out"
 
 
 class HybridExchange(Section, frozen=True, kw_only=True):
@@ -247,6 +252,9 @@ class KmsConfig(Section, frozen=True, kw_only=True):
         for index, pair in enumerate(self.pairs):
             if pair.peer not in self.peers:
                 yield f"pairs.{index}.peer", f"there is no peer {pair.peer}", f"use {', '.join(self.peers) or '(none)'}"
+            for name in pair.sources:
+                if name != OWN and name not in self.sources:
+                    yield f"pairs.{index}.sources", f"there is no source {name!r}", f'name one of [sources], or "{OWN}"'
             if pair.master not in self.saes and pair.slave not in self.saes:
                 yield f"pairs.{index}", "neither application is in [saes]", "one of them must be of this site"
         links: dict[str, str] = {}

@@ -12,10 +12,19 @@ from qkdd.kms import allocations, chunks, fetching
 from qkdd.kms.allocation import Allocation, Conflict, Fetched, FetchRefused
 from qkdd.kms.batch import Key, KeyBatch
 from qkdd.kms.classes import KeyClass
-from qkdd.kms.errors import ExchangeRefused, KeysNotFound, NotEnoughKey, NotEntitled, PeerDisagrees, RequestRefused
+from qkdd.kms.errors import (
+    ExchangeRefused,
+    KeysNotFound,
+    NotEnoughKey,
+    NotEntitled,
+    OriginShort,
+    PeerDisagrees,
+    RequestRefused,
+)
 from qkdd.kms.exchange import MAX_DERIVED
 from qkdd.kms.hybrid import STALE
 from qkdd.kms.key_ids import key_id
+from qkdd.kms.origin import ANY, Only, available
 from qkdd.kms.plane import Announce, Borrow, Lent, Noted
 from qkdd.kms.site import Site
 
@@ -32,7 +41,7 @@ class Draws:
         self._borrowing = {name: asyncio.Lock() for name in site.peers}
         self._unheard = set(site.peers)  # whose last grant may have been lost: nobody draws from it until we ask again
 
-    async def stored_keys(self, peer: str) -> int:
+    async def stored_keys(self, peer: str, only: Only = ANY) -> int:
         """Keys of the default size that a master of this site gets now: what we own, having borrowed if that is nothing.
 
         Zero while the other KMS does not answer. Raises PeerKmsDown when it goes in this moment.
@@ -40,6 +49,9 @@ class Draws:
         if not self._site.peers[peer].up:
             return 0
         size = self._site.config.limits.key_size
+        if not only.all:
+            fitting = await self._site.run(available, self._site.own, peer, only)
+            return min(fitting * 8 // size, self._site.config.limits.max_key_count)
         amount = (await self._site.pool(peer)).get(self._site.own, 0)
         if amount * 8 < size and await self._borrow(peer, self._site.config.limits.max_key_per_request * size // 8):
             amount = (await self._site.pool(peer)).get(self._site.own, 0)
@@ -80,10 +92,13 @@ class Draws:
             raise NotEntitled("the slaves are served over different links")
         peer = paying.pop()
         choices = self._site.policy.choices(master, slaves, key_class)
+        only = self._site.origin(master, slaves)
+        if only is None:
+            raise OriginShort("no source is allowed for all of these pairs")
         fetching = (*slaves, master) if kept else slaves
         for choice in choices:
             try:
-                batch = await self._draw(peer, Allocation(b"", master, fetching, key_bytes, amount, (), choice))
+                batch = await self._draw(peer, Allocation(b"", master, fetching, key_bytes, amount, (), choice), only)
             except NotEnoughKey:
                 if choice is choices[-1]:
                     raise
@@ -95,7 +110,7 @@ class Draws:
             return batch
         raise AssertionError("a policy without classes")
 
-    async def _draw(self, peer: str, shape: Allocation) -> KeyBatch:
+    async def _draw(self, peer: str, shape: Allocation, only: Only) -> KeyBatch:
         """shape: an allocation without id and pieces."""
         master, slaves, amount, key_bytes = shape.master, shape.slaves, shape.amount, shape.key_bytes
         if shape.key_class is not KeyClass.ITS and key_bytes > MAX_DERIVED:
@@ -108,11 +123,13 @@ class Draws:
                 offer, mix = await self._site.hybrid.offer(peer, self._site.peers[peer], self._site.sealer, wanted.id)
                 wanted = replace(wanted, offer=offer, mix=mix)
             allocation = await self._site.run(
-                allocations.reserve, self._site.own, peer, wanted, expected, self._site.now()
+                allocations.reserve, self._site.own, peer, wanted, expected, self._site.now(), only
             )
             if allocation is None:
-                if await self._borrow(peer, key_bytes * amount):
+                if await self._borrow(peer, key_bytes * amount, only):
                     continue
+                if not only.all:
+                    raise OriginShort("not enough key of the allowed sources and epsilon", bits=8 * key_bytes * amount)
                 raise NotEnoughKey("not enough key in the pool", bits=8 * key_bytes * amount)
             try:
                 conflict = await self._announce(peer, allocation)
@@ -168,12 +185,12 @@ class Draws:
             return STALE
         return None if noted.recorded else Conflict(noted.chunk_id, noted.conflict, noted.cursor)
 
-    async def _borrow(self, peer: str, need: int) -> bool:
+    async def _borrow(self, peer: str, need: int, only: Only = ANY) -> bool:
         """Ask the other site for untouched chunks; one request at a time. False if it gave none."""
         async with self._borrowing[peer]:
-            if (await self._site.pool(peer)).get(self._site.own, 0) >= need:
+            if only.all and (await self._site.pool(peer)).get(self._site.own, 0) >= need:
                 return True  # the request before ours brought enough
-            return await self._take_over(peer, max(need, 1)) > 0
+            return await self._take_over(peer, max(need, 1), only) > 0
 
     async def hear_grants(self, peer: str) -> None:
         """Take what the other site granted in an answer that we did not get, or forgot; asks for nothing more."""
@@ -181,10 +198,10 @@ class Draws:
             async with self._borrowing[peer]:
                 await self._take_over(peer, 0)
 
-    async def _take_over(self, peer: str, need: int) -> int:
+    async def _take_over(self, peer: str, need: int, only: Only = ANY) -> int:
         """Own what the other site grants for `need` bytes and what it granted before; returns the bytes gained."""
         self._unheard.add(peer)
-        lent = await self._site.peers[peer].call("ownership", Borrow(need), Lent)
+        lent = await self._site.peers[peer].call("ownership", Borrow(need, list(only.sources), only.max_epsilon), Lent)
         gained = await self._site.database.run(lambda c: chunks.take_over(c, self._site.own, peer, lent.chunks))
         self._unheard.discard(peer)
         if gained:

@@ -46,6 +46,17 @@ class NotEnoughKey(KmsError):
     retry_after = 5
 
 
+class OriginShort(NotEnoughKey):
+    code = "QKD-KMS-ORIGIN"
+    kind = Kind.TRANSIENT
+    meaning = (
+        "The pool holds too little key of the sources, or of the claimed epsilon, that policy wants for this pair."
+    )
+    default_remedy = (
+        "Wait for such key, ask for less at once, or change `sources` and `max_epsilon` of the pair on both sites."
+    )
+
+
 class PeerKmsDown(KmsError):
     code = "QKD-KMS-PEER"
     kind = Kind.TRANSIENT

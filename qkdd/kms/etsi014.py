@@ -32,7 +32,8 @@ class Etsi014:
         sae, other = self._access.caller(request), request.match_info["slave"]
         with self._access.place(sae):
             peer = self._access.pair(sae, other, _UNKNOWN)
-            stored = await self._service.stored_keys(peer)
+            only = self._service.site.origin(sae, (other,))
+            stored = await self._service.stored_keys(peer, only) if only is not None else 0
         config = self._service.config
         target = config.kms.id if other in config.saes else peer
         return respond(codec.status(config.kms.id, target, sae, other, stored, config.limits))

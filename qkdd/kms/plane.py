@@ -95,13 +95,15 @@ class RevokedThere(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     undrawn: Count
 
 
-class Borrow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Borrow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """`ownership`: my chunks are used up, let me draw from untouched ones of yours, about `bytes`.
 
-    0 bytes: nothing new, only say again what you granted before.
+    0 bytes: nothing new, only say again what you granted before. sources, max_epsilon: only such chunks are of use.
     """
 
     bytes: Count
+    sources: Annotated[list[Text], msgspec.Meta(max_length=64)] = []
+    max_epsilon: float | None = None
 
 
 class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

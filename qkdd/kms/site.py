@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from qkdd.kms.classes import ClassPolicy, Fallback
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.errors import NotEntitled, StoreMismatch
 from qkdd.kms.hybrid import Hybrid
+from qkdd.kms.origin import Only, together
 from qkdd.kms.plane import PeerKms
 from qkdd.kms.quotas import Quotas
 from qkdd.kms.schema import META
@@ -78,6 +79,10 @@ class Site:
                 self.pairs[pair.slave, pair.master] = pair.peer
         classes = {(pair.master, pair.slave): pair.classes for pair in config.pairs}
         back = {(p.slave, p.master): p.classes for p in config.pairs if not p.one_way}
+        forth = {(p.master, p.slave): Only(p.sources, p.max_epsilon) for p in config.pairs}
+        self._origins = {
+            (p.slave, p.master): Only(p.sources, p.max_epsilon) for p in config.pairs if not p.one_way
+        } | forth
         self.policy, self.fallback = ClassPolicy(back | classes), Fallback(meter, audit)
         self.hybrid = Hybrid(config.hybrid, self.own, self.now)
         self.quotas = Quotas(config, clock)
@@ -115,6 +120,10 @@ class Site:
     async def pool(self, peer: str) -> dict[str, int]:
         """Owner → bytes that can still be drawn."""
         return await self.database.run(lambda c: chunks.pool_bytes(c, peer))
+
+    def origin(self, master: str, slaves: Sequence[str]) -> Only | None:
+        """Which key all of these pairs may have; None when nothing fits them all."""
+        return together([self._origins.get((master, slave), Only()) for slave in slaves])
 
     def pair(self, master: str, slave: str) -> str:
         """The KMS whose link pays for keys from `master` to `slave`. Raises NotEntitled when they are no pair."""

@@ -20,6 +20,7 @@ HANDED_ON = {
     ("qkdd", "pki"): ("qkdd.peer.pki_cli", "app"),
     ("qkdd", "keyrate"): ("qkdd.security.keyrate_cli", "app"),
     ("qkdd", "demo"): ("qkdd_hil.demo.__main__", "main"),
+    ("qkdctl", "drill"): ("qkdd_hil.drills.__main__", "main"),
 }
 EXITS = {
     "qkdd": (
@@ -32,9 +33,10 @@ EXITS = {
     ),
     "qkdctl": (
         ("0", "done; status: healthy"),
-        ("1", "refused by the daemon; status: not healthy"),
+        ("1", "refused by the daemon; status: not healthy; drill: did not recover"),
         ("2", "the command line is wrong"),
         ("3", "the daemon cannot be reached"),
+        ("4", "drill: the virtual bench is not installed or did not start"),
     ),
     "qkdd-kms": (
         ("0", "done, or stopped in order"),

@@ -119,6 +119,8 @@ def play(drills: list[tuple[Drill, Page]], folder: Path, narrator: Narrator, see
             reports.append(report)
             narrator.report(report, write(report, folder))
             if not report.good:
+                rig.keep_logs = True
+                narrator.tell(drill.name, "logs", 0.0, str(rig.layout.logs))
                 break
     if len(drills) > 1:
         (folder / "README.md").write_text("# Drills\n\n" + table(reports), encoding="utf-8")
@@ -126,7 +128,9 @@ def play(drills: list[tuple[Drill, Page]], folder: Path, narrator: Narrator, see
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Drills, one after the other; or: all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Drills, one after the other; or: all.")
+    ] = None,
     list_them: Annotated[bool, typer.Option("--list", help="Show all drills and leave.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the reports; default: ./drill-TIME.")

@@ -54,6 +54,8 @@ class Rig:
         self.relay = Relay(layout.ports["relay"], layout.ports["peer"]) if relayed else None
         self._children = Children(layout.logs)
         self.processes: dict[str, Process] = {}
+        self.keep_logs = False
+        """Whether the run folder stays although nothing was raised."""
         self._clients = {side: ControlClient(str(layout.control_socket(side))) for side in SIDES}
         self._bench = ControlClient(str(layout.control_socket("bench")))
 
@@ -262,4 +264,4 @@ def running_rig(options: Options, *, relayed: bool = False, node: str = "") -> I
             good = True
         finally:
             rig.end()
-            layout.remove(keep_logs=not good)
+            layout.remove(keep_logs=not good or rig.keep_logs)

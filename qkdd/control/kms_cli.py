@@ -95,7 +95,7 @@ def saes(context: typer.Context, as_json: JsonOption = False) -> None:
 
 @app.command(epilog="Example: qkdctl kms pairs")
 def pairs(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Who may share keys, and of which classes."""
+    """Who may share keys, of which classes and sources."""
     ask(lambda: context.obj.get("/v1/kms/pairs"), as_json, _table)
 
 
@@ -103,6 +103,18 @@ def pairs(context: typer.Context, as_json: JsonOption = False) -> None:
 def pools(context: typer.Context, as_json: JsonOption = False) -> None:
     """Key that can still be drawn, by the other site and by who draws it."""
     ask(lambda: context.obj.get("/v1/kms/pools"), as_json, _table)
+
+
+@app.command(epilog="Example: qkdctl kms sources")
+def sources(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Where key comes from: our nodes and other makers, what they claim, and how much of theirs there is."""
+    ask(lambda: context.obj.get("/v1/kms/sources"), as_json, _table)
+
+
+@app.command(epilog="Example: qkdctl kms streams")
+def streams(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Key streams (ETSI GS QKD 004) and how far their ends are."""
+    ask(lambda: context.obj.get("/v1/kms/streams"), as_json, _table)
 
 
 @app.command(epilog="Example: qkdctl kms revoke --sae sae-bob --since 2026-11-01T00:00:00+00:00")

@@ -18,6 +18,7 @@ from qkdd.core.local_api import Call, Route
 from qkdd.core.local_errors import BadRequest, NotNow
 from qkdd.core.sqlite_file import SqliteFile
 from qkdd.core.zeroise import Report, ZeroiseOrder, ZeroiseView
+from qkdd.kms.admin_sources import SourceView, StreamView, sources, streams
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.key_ids import canonical
 from qkdd.kms.rotation import Rotation
@@ -76,6 +77,8 @@ class PairView(msgspec.Struct, frozen=True, kw_only=True):
     peer: str
     one_way: bool
     classes: list[str]
+    sources: list[str]
+    max_epsilon: float | None
 
 
 class RevokeOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,9 +169,25 @@ def _quota(kms: KmsControl, sae: str) -> tuple[int | None, int | None]:
 
 async def _pairs(kms: KmsControl, _call: Call) -> list[PairView]:
     return [
-        PairView(master=p.master, slave=p.slave, peer=p.peer, one_way=p.one_way, classes=[str(c) for c in p.classes])
+        PairView(
+            master=p.master,
+            slave=p.slave,
+            peer=p.peer,
+            one_way=p.one_way,
+            classes=[str(c) for c in p.classes],
+            sources=list(p.sources) or ["any"],
+            max_epsilon=p.max_epsilon,
+        )
         for p in kms.config.pairs
     ]
+
+
+async def _sources(kms: KmsControl, _call: Call) -> list[SourceView]:
+    return await sources(kms.running)
+
+
+async def _streams(kms: KmsControl, _call: Call) -> list[StreamView]:
+    return await streams(kms.running)
 
 
 async def _revoke(kms: KmsControl, call: Call) -> Revocation:
@@ -244,6 +263,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/kms/saes", V, "The applications of this site.", list[SaeView], _saes),
     Route("GET", "/v1/kms/pairs", V, "Who may share keys, of which classes.", list[PairView], _pairs),
     Route("GET", "/v1/kms/pools", V, "Key that can still be drawn.", list[Pool], _pools),
+    Route("GET", "/v1/kms/sources", V, "Where key comes from, and how much there is.", list[SourceView], _sources),
+    Route("GET", "/v1/kms/streams", V, "Key streams (ETSI GS QKD 004).", list[StreamView], _streams),
     Route("POST", "/v1/kms/revoke", A, "Give what fits to nobody any more.", Revocation, _revoke, body=RevokeOrder),
     Route("POST", "/v1/kms/rotate-master-key", A, "Begin a rotation.", RotationView, _rotate),
     Route("GET", "/v1/kms/rotation", V, "Progress of the rotation.", RotationView, _rotation),

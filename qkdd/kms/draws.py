@@ -157,9 +157,13 @@ class Draws:
                     bits=8 * key_bytes,
                     first=first,
                     key_class=shape.key_class,
+                    sources=list(origin.sources),
+                    epsilon=origin.epsilon,
                 )
                 await self._site.audit.settled()
                 self._site.meter.add("qkdd_kms_keys_drawn_total", amount)
+                for source in origin.sources:
+                    self._site.meter.add("qkdd_kms_source_drawn_total", amount, source=source)
                 self._site.meter.add("qkdd_kms_class_keys_total", amount, key_class=shape.key_class)
                 return KeyBatch(allocation, text, self._site.synthetic, origin)
         if conflict is STALE:

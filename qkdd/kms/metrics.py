@@ -28,6 +28,7 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
         "Keys of other makers' key management systems: stored, refused, voided, failed_to_void, key_not_present, gone.",
     ),
     "qkdd_kms_stream_calls_total": (("call", "status"), "Calls of key streams (ETSI GS QKD 004), by status."),
+    "qkdd_kms_source_drawn_total": (("source",), "Keys given to masters with key of another maker in them, by source."),
     "qkdd_tamper_inputs_lost": ((), "Configured tamper inputs that cannot be read."),
     "qkdd_kms_pool_bits": (("peer", "owner"), "Key that can still be drawn."),
 }

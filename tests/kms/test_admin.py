@@ -220,7 +220,11 @@ def test_what_an_administrator_sees_and_does(tmp_path: Path) -> None:
         assert (status["kms"], status["rotation"], status["fallback_pairs"]) == ("kms-alice", "idle", 0)
         assert status["pools"] == [{"peer": "kms-bob", "owner": "kms-alice", "bits": 8000, "up": True}]
         assert "sae-alice" in await qkdctl(tmp_path, "saes")
-        assert json.loads(await qkdctl(tmp_path, "pairs", "--json"))[0]["classes"] == ["its"]
+        [pair, *_] = json.loads(await qkdctl(tmp_path, "pairs", "--json"))
+        assert (pair["classes"], pair["sources"], pair["max_epsilon"]) == (["its"], ["any"], None)
+        [own] = json.loads(await qkdctl(tmp_path, "sources", "--json"))
+        assert (own["source"], own["kind"], own["link"], own["waiting_bits"]) == ("own", "nodes", "a-b", 0)
+        assert json.loads(await qkdctl(tmp_path, "streams", "--json")) == []
         assert "8000" in await qkdctl(tmp_path, "pools")
         _, answer, _ = await sites.sae("alice", "GET", "sae-bob/enc_keys?number=2")
         ids = [key["key_ID"] for key in answer["keys"]]

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from qkdd.core import units
+from qkdd.kms.admin_sources import streams
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.etsi004 import BASE, METADATA_BYTES
 from qkdd.kms.server import KmsServer
@@ -83,6 +84,8 @@ async def same_chunks_at_both_ends_each_once(s: Scene) -> None:
     ours = [await s.get("alice") for _ in range(3)]
     theirs = [await s.get("bob") for _ in range(3)]
     assert ours == theirs
+    [view] = await streams(s.made.services["bob"])
+    assert (view.stream, view.cuts, view.ends) == (s.ksid, "kms-alice", ["sae-alice open", "sae-bob open at 3"])
     assert [(status, index) for status, index, _ in ours] == [(0, 0), (0, 1), (0, 2)]
     assert len({key for _, _, key in ours}) == 3
     assert (await s.get("bob", 1))[0] == 2  # it had that one

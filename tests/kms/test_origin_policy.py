@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from qkdd.core.secret import Secret
+from qkdd.kms.admin_sources import sources
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.errors import OriginShort, PeerDisagrees
 from qkdd.kms.origin import Only, together
@@ -57,6 +58,10 @@ def test_only_the_wanted_source_is_drawn(tmp_path: Path) -> None:
             keys = await made.draw("alice", 2)
             assert b"".join(keys.values()) == good
             assert await made.fetch("bob", list(keys)) == keys
+            views = {view.source: view for view in await sources(made.services["alice"])}
+            assert (views["good"].live_bits, views["other"].live_bits, views["own"].live_bits) == (0, 512, 512)
+            assert (views["other"].largest_epsilon, views["good"].kind) == (1e-12, "directory")
+            assert made.meters["alice"].total("qkdd_kms_source_drawn_total", source="good") == 2
             before = await made.agree()
             with pytest.raises(OriginShort) as refused:
                 await made.draw("alice")

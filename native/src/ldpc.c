@@ -74,12 +74,14 @@ qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome
     const size_t z = code->lifting, checks = code->rows * z, size = code->columns * z, stride = stride_of(code);
     for (size_t i = 0; i < stages * (LDPC_TOP + 1); i++)
         if (tables[i] > LDPC_TOP) return QKDD_BAD_ARGUMENT;
-    for (size_t i = 0; i < size; i++)
-        if (prior[i] == INT8_MIN) return QKDD_BAD_ARGUMENT;
-    size_t unsatisfied = 0;
-    uint8_t all = 0;
-    for (size_t i = 0; i < checks; i++) all |= syndrome[i], unsatisfied += syndrome[i];
+    uint8_t wrong = 0, all = 0; /* gathered, so that the loops run in vectors */
+    for (size_t i = 0; i < size; i++) wrong |= prior[i] == INT8_MIN;
+    if (wrong) return QKDD_BAD_ARGUMENT;
+    uint32_t sum = 0;
+    for (size_t i = 0; i < checks; i++) all |= syndrome[i];
+    for (size_t i = 0; i < checks; i++) sum += syndrome[i];
     if (all > 1) return QKDD_MALFORMED;
+    size_t unsatisfied = sum;
 
     ldpc_iterate *iterate = qkdd_portable_ldpc_iterate;
     ldpc_satisfied *satisfied = qkdd_portable_ldpc_satisfied;

@@ -131,6 +131,7 @@ def integrate(tree: Path) -> None:
         shutil.copy(unit, units / unit.name)
     shutil.copytree(ROOT / "systemd/sysusers.d", tree / "usr/lib/sysusers.d")
     shutil.copytree(ROOT / "systemd/tmpfiles.d", tree / "usr/lib/tmpfiles.d")
+    shutil.copytree(ROOT / "systemd/modules-load.d", tree / "usr/lib/modules-load.d")
     rules, hwdb = tree / "usr/lib/udev/rules.d", tree / "usr/lib/udev/hwdb.d"
     rules.mkdir(parents=True)
     hwdb.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -15,6 +16,7 @@ from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
 from qkdd.core.secret import Secret
 from qkdd.kms.errors import KmsError, NotEntitled, RequestRefused
+from qkdd.kms.grouping import AllNoted, Announcements
 from qkdd.kms.http import caller, errors_as, read_body, respond
 from qkdd.kms.key_ids import canonical
 from qkdd.kms.plane import Announce, Borrow, Exchange, Holds, Revoke, Void
@@ -169,7 +171,7 @@ def _chunk(key: ExtKey) -> tuple[str, ChunkFacts, Secret]:
 
 
 class KmsPlane:
-    """`POST /kms/v1/{chunks,allocations,ownership,void,exchange,revoke,…}` for the KMSs in `peers`, by their certificates."""
+    """`POST /kms/v1/{chunks,allocations,announcements,ownership,void,exchange,revoke,…}` for the KMSs in `peers`."""
 
     def __init__(self, service: KeyService, more: dict[str, Answer], clock: Clock, meter: Meter) -> None:
         """more: further calls by name, each with its message's type."""
@@ -179,6 +181,7 @@ class KmsPlane:
         app = web.Application(middlewares=[errors_as(problem, "kms", self._meter, "application/problem+json")])
         app.router.add_post("/kms/v1/chunks", self._route(Holds, self._service.on_holds))
         app.router.add_post("/kms/v1/allocations", self._route(Announce, self._service.on_announce))
+        app.router.add_post("/kms/v1/announcements", self._route(Announcements, self._announcements))
         app.router.add_post("/kms/v1/ownership", self._route(Borrow, self._service.on_borrow))
         app.router.add_post("/kms/v1/void", self._route(Void, self._service.on_void))
         app.router.add_post("/kms/v1/exchange", self._route(Exchange, self._service.on_exchange))
@@ -186,6 +189,11 @@ class KmsPlane:
         for name, (kind, serve) in self._more.items():
             app.router.add_post(f"/kms/v1/{name}", self._route(kind, serve))
         return app
+
+    async def _announcements(self, peer: str, message: Announcements) -> AllNoted:
+        """All are written down together, each with its own answer."""
+        on_announce = self._service.on_announce
+        return AllNoted(list(await asyncio.gather(*(on_announce(peer, one) for one in message.announcements))))
 
     def _route(
         self, kind: type[Any], serve: Callable[[str, Any], Awaitable[msgspec.Struct]]

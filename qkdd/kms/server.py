@@ -29,6 +29,7 @@ from qkdd.kms.etsi014 import Etsi014
 from qkdd.kms.etsi014_codec import error_body
 from qkdd.kms.etsi020 import Etsi020
 from qkdd.kms.gate import GatedSite
+from qkdd.kms.grouping import GroupingPeer
 from qkdd.kms.http import errors_as
 from qkdd.kms.listener_config import address
 from qkdd.kms.metrics import KmsMeter
@@ -105,12 +106,12 @@ class KmsServer:
         _LOG.info("TLS self-test", group=found.group, signature=found.signature, cipher=found.cipher)
         signer = CertificateSigner(Path(plane.certificate), Path(plane.key))
         self._audit = AuditLog(state / "audit.log", clock, signer)
-        peers = {}
+        peers: dict[str, PeerKms] = {}
         for name, peer in config.peers.items():
             profile = replace(plane.profile(f"peer {name}", "post-quantum", identity=name), roles=("kms",))
             context = client_context(profile, clock)
             self._contexts.append(context)
-            peers[name] = PeerKms(name, (peer.url, *peer.replicas), context, clock, config.limits.peer_deadline)
+            peers[name] = GroupingPeer(name, (peer.url, *peer.replicas), context, clock, config.limits.peer_deadline)
         service = KeyService(
             config,
             kms_store(config.store_place()),

@@ -163,7 +163,9 @@ class Agent:
 
     async def _switch(self, key: AgreedKey) -> None:
         """`key` becomes the current one, durably, and then the program's. A program that is away gets it from `_tick`."""
-        await self._save(State(current=key, previous=self.state.current, next=None))
+        # a program that holds one key needs no earlier one, and what is not kept cannot be found
+        previous = None if self._target.exclusive else self.state.current
+        await self._save(State(current=key, previous=previous, next=None))
         self._since = self._clock.monotonic()
         self._rotations += 1
         self._meter.add("qkdd_psk_rotations_total")

@@ -60,6 +60,12 @@ class Responder(Agent):
                 self._partner_up = self._agreed = False
             await line.close()
 
+    async def close(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            await line.close()
+        await super().close()
+
     async def _answer(self, line: Line, message: LineMessage) -> LineMessage:
         if isinstance(message, Offer):
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from qkdd_hil.handover.__main__ import measure
 from qkdd_hil.handover.run import row
 

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from qkdd.core import units
+from qkdd.kms import openapi004
 from qkdd.kms.admin_sources import streams
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.etsi004 import BASE, METADATA_BYTES
@@ -428,6 +429,13 @@ def test_over_http_on_both_listeners_pull_and_push(pki: DemoPki, tmp_path: Path)
             await sites.close()
 
     asyncio.run(main())
+
+
+def test_the_openapi_document_is_current() -> None:
+    stored = Path(__file__).parents[2] / "docs" / "openapi" / "etsi004.json"
+    assert stored.read_text() == openapi004.text(), "python -m qkdd.kms.openapi004 > docs/openapi/etsi004.json"
+    paths = openapi004.document()["paths"]
+    assert set(paths) == {f"{BASE}/{name}" for name in ("open_connect", "get_key", "close", "push/{ksid}")}
 
 
 def test_a_stream_needs_its_interface(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ class AgentConfig(Section, frozen=True, kw_only=True):
             yield "max_age", "one late rotation would already make the key too old", "use at least twice the period"
         if self.metrics is not None:
             yield from _endpoint("metrics", self.metrics)
+            if not list(_endpoint("metrics", self.metrics)) and not Endpoint.parse(self.metrics).loopback:
+                yield "metrics", "would be open to the network", 'write "127.0.0.1:9121"'
 
 
 class KmsAccess(Section, frozen=True, kw_only=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import uuid
 from typing import Annotated, Protocol
 from urllib.parse import quote
@@ -83,17 +82,7 @@ class Etsi014Client:
             if status in (400, 401, 404):
                 raise KmsRefused(text)
             raise KmsAway(text, retry_after=float(pause) if pause.isdigit() else 0.0)
-        return self._key(url, answer)
-
-    def _key(self, url: str, answer: bytes) -> tuple[str, Secret]:
-        try:
-            [one] = msgspec.json.decode(answer, type=_Container).keys
-            key, key_id = base64.b64decode(one.key, validate=True), str(uuid.UUID(one.id))
-        except (msgspec.MsgspecError, ValueError, binascii.Error):
-            raise KmsRefused(f"{url}: the answer is no container of one key") from None
-        if 8 * len(key) != KEY_BITS:
-            raise KmsRefused(f"{url}: a key of {8 * len(key)} bits came, {KEY_BITS} were asked for")
-        return key_id, Secret(key)
+        return key_of(url, answer)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -108,3 +97,15 @@ def _words(answer: bytes) -> str:
     except msgspec.DecodeError:
         return ""
     return str(found.get("message", ""))[:200] if isinstance(found, dict) else ""
+
+
+def key_of(url: str, answer: bytes) -> tuple[str, Secret]:
+    """ID (as a UUID is written) and key of a container with exactly one key of 256 bits. Raises KmsRefused."""
+    try:
+        [one] = msgspec.json.decode(answer, type=_Container).keys
+        key, key_id = base64.b64decode(one.key, validate=True), str(uuid.UUID(one.id))
+    except (msgspec.MsgspecError, ValueError):
+        raise KmsRefused(f"{url}: the answer is no container of one key") from None
+    if 8 * len(key) != KEY_BITS:
+        raise KmsRefused(f"{url}: a key of {8 * len(key)} bits came, {KEY_BITS} were asked for")
+    return key_id, Secret(key)

@@ -22,7 +22,7 @@ from qkdd.psk import vici
 from qkdd.psk.config import KmsAccess, PskConfig
 from qkdd.psk.errors import KmsAway, KmsRefused, StateBroken
 from qkdd.psk.keys import AgreedKey
-from qkdd.psk.kms_client import Etsi014Client
+from qkdd.psk.kms_client import Etsi014Client, key_of
 from qkdd.psk.state import State, StateFile
 
 ENDS = ("agent-a", "agent-b")
@@ -135,6 +135,25 @@ def test_kms_client(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"keys": []}',
+        b'{"keys": [{"key_ID": "x", "key": "AA=="}]}',
+        b'{"keys": [{"key_ID": "00000000-0000-0000-0000-000000000001", "key": "?"}]}',
+        b'{"keys": [{"key_ID": "00000000-0000-0000-0000-000000000001", "key": "AAAA"}]}',
+        b'{"keys": [{"key_ID": 1, "key": "AAAA"}]}',
+        b'{"keys": [1, 2]}',
+    ],
+)
+def test_what_is_no_container_of_one_key(answer: bytes) -> None:
+    with pytest.raises(KmsRefused):
+        key_of("https://kms", answer)
+
+
 GOOD = """
 [agent]
 state_directory = "s"
@@ -173,6 +192,7 @@ peer = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
         ("[wireguard]", '[strongswan]\nname = "x"\n[wireguard]', "wireguard"),
         ('master_key = "m"', 'master_key = "m"\nperiod = "1 h"', "agent.max_age"),
         ('master_key = "m"', 'master_key = "m"\ntrial = "1 s"', "agent.trial"),
+        ('master_key = "m"', 'master_key = "m"\nmetrics = "0.0.0.0:9121"', "agent.metrics"),
     ],
 )
 def test_configuration(old: str, new: str, key: str) -> None:

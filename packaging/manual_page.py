@@ -43,6 +43,14 @@ EXITS = {
         ("2", "refused: configuration, credentials, storage"),
         ("4", "zeroised; systemd does not start it again"),
     ),
+    "qkd-psk": (
+        ("0", "both ends have agreed on a key"),
+        ("1", "the key before is still in use"),
+        ("2", "the configuration is refused"),
+        ("3", "the tunnel was torn down"),
+        ("4", "not settled yet"),
+        ("5", "qkd-psk does not run"),
+    ),
     "qkdd-sim": (("0", "stopped"), ("1", "refused"), ("2", "the command line is wrong")),
 }
 FILES = {

@@ -27,7 +27,9 @@ from qkdd.core.syslog_format import AUDIT, FACILITIES, LEVELS, Header, frame
 
 _ANSWER_S = 10.0  # for connection and handshake, and for a collector that does not take what it is sent
 _GRACE_S = 0.5
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _BATCH = 64
+_LOG = log.get("core")
 
 
 class SyslogDown(QkddError):
@@ -106,6 +108,25 @@ class SyslogSink:
             raise SyslogDown(f"collector {server}: {error or 'it takes nothing'}") from None
         finally:
             writer.close()  # with close_notify (RFC 5425, 4.4)
+
+    async def keep(self) -> None:
+        """One life after the other, for a process without a supervisor. Ends never."""
+        pause, told = _FIRST_PAUSE_S, False
+
+        def up() -> None:
+            nonlocal pause, told
+            pause, told = _FIRST_PAUSE_S, False
+            _LOG.info("syslog up", server=self._config.server)
+
+        while True:
+            try:
+                await self.life(up)
+            except QkddError as error:
+                if not told:  # once an outage
+                    _LOG.warning("syslog down", **log.error_fields(error))
+                told = True
+            await self._clock.sleep(pause)
+            pause = min(_LONGEST_PAUSE_S, 2 * pause)
 
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, up: Callable[[], None]

@@ -20,12 +20,15 @@ from msgspec.structs import replace
 
 from qkdd.core import config as config_files
 from qkdd.core import log
+from qkdd.core.clock import SystemClock
 from qkdd.core.errors import InternalError, QkddError
 from qkdd.core.notify import sd_notify, watchdog_interval
 from qkdd.core.sealing import load_master_key
+from qkdd.core.syslog import SyslogSink
 from qkdd.kms.bench import run as draw_bench
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.dev_pair import DevPair
+from qkdd.kms.gate import small_tls_buffers
 from qkdd.kms.load.run import Load, lines
 from qkdd.kms.restore import restored
 from qkdd.kms.schema import ALLOCATIONS, CHUNKS, POOLS
@@ -33,6 +36,7 @@ from qkdd.kms.server import KmsServer
 from qkdd.peer.tls import self_test
 
 _CREDENTIALS = "${CREDENTIALS_DIRECTORY}/"  # systemd.exec(5), LoadCredential=
+_LAST_LINES_S = 2.0  # for the last lines to the syslog collector
 app = typer.Typer(
     help="Key management service: keys of quantum links to applications (ETSI GS QKD 014).", no_args_is_help=True
 )
@@ -61,6 +65,7 @@ def run(file: File, level: str = "info") -> None:
     log.configure(level, human=sys.stderr.isatty())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one per connection
+    small_tls_buffers()
     try:
         config = _load(file)
         asyncio.run(_run(config))
@@ -70,6 +75,23 @@ def run(file: File, level: str = "info") -> None:
 
 async def _run(config: KmsConfig) -> None:
     server = KmsServer(config)
+    if config.syslog is None:
+        await _serve(config, server)
+        return
+    clock = SystemClock()
+    sink = SyslogSink(config.syslog, clock, server.meter, "qkdd-kms")
+    sink.open()
+    keeping = asyncio.create_task(sink.keep())
+    try:
+        await _serve(config, server)
+        await sink.flushed(_LAST_LINES_S)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        sink.close()
+
+
+async def _serve(config: KmsConfig, server: KmsServer) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     await server.start()

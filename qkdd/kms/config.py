@@ -12,6 +12,7 @@ from qkdd.core.errors import ConfigError
 from qkdd.core.local_config import LocalSocket
 from qkdd.core.postgres import Postgres, parse
 from qkdd.core.sqlite_file import SqliteFile
+from qkdd.core.syslog_config import SyslogConfig
 from qkdd.core.units import Seconds
 from qkdd.core.zeroise import ZeroiseConfig, store_files
 from qkdd.kms.classes import KeyClass
@@ -206,6 +207,7 @@ class KmsConfig(Section, frozen=True, kw_only=True):
     sources: dict[str, SourceConfig] = {}
     streams: StreamsConfig = StreamsConfig()
     zeroise: ZeroiseConfig = ZeroiseConfig()
+    syslog: SyslogConfig | None = None
 
     def key_files(self) -> list[Path]:
         """Every file with a key that this KMS is given; the master key first."""

@@ -29,6 +29,9 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "qkdd_kms_stream_calls_total": (("call", "status"), "Calls of key streams (ETSI GS QKD 004), by status."),
     "qkdd_kms_source_drawn_total": (("source",), "Keys given to masters with key of another maker in them, by source."),
+    "qkdd_syslog_messages_total": ((), "Lines given to the syslog collector."),
+    "qkdd_syslog_dropped_total": ((), "Lines dropped unsent because the queue was full."),
+    "qkdd_syslog_waiting": ((), "Lines that wait in memory for the syslog collector."),
     "qkdd_tamper_inputs_lost": ((), "Configured tamper inputs that cannot be read."),
     "qkdd_kms_pool_bits": (("peer", "owner"), "Key that can still be drawn."),
 }

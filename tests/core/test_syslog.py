@@ -196,3 +196,18 @@ def test_settings_that_are_refused() -> None:
     wrong = SyslogConfig(server="siem", facility="kitchen", queue=1, enterprise=0, **files)
     assert {key for key, _, _ in wrong.check()} == {"server", "facility", "queue", "enterprise"}
     assert not list(SyslogConfig(server="siem.example:6514", **files).check())
+
+
+def test_without_a_supervisor_it_connects_when_the_collector_comes(collector: Collector) -> None:
+    async def main() -> None:
+        settings = config(collector)
+        with listening(settings, RecordingMeter()) as sink:
+            sink.take({"event": "early", "room": "kms"})
+            keeping = asyncio.create_task(sink.keep())
+            await collector.start()
+            assert [m.text for m in await collector.heard(1)] == ["early"]
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+        await collector.stop()
+
+    asyncio.run(main())

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
 from qkdd.kms.classes import KeyClass
 from qkdd.kms.config import Limits
 from qkdd.kms.errors import KmsError, RequestRefused
@@ -197,7 +199,7 @@ def container(keys: Sequence[Key]) -> bytes:
         entry: dict[str, Any] = {"key_ID": key.key_id, "key": base64.b64encode(key.key).decode("ascii")}
         entry["key_extension"] = about(key)
         entries.append(entry)
-    return json.dumps({"keys": entries}).encode()
+    return msgspec.json.encode({"keys": entries})
 
 
 def status(own: str, peer: str, master: str, slave: str, stored: int, limits: Limits) -> bytes:

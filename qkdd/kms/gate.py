@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from asyncio import sslproto
 
 from aiohttp import web
 from aiohttp.web_runner import BaseSite
@@ -20,10 +21,17 @@ from qkdd.core.counters import Meter
 from qkdd.kms.connections import IdleConnections
 
 _LOG = log.get("kms")
+_TLS_BUFFER = 32 * 1024
 _HANDSHAKE = 15.0  # s, TLS
 _HANDSHAKES = 4  # one in so many places may be taken by handshakes
 _YOUNG = 2.0  # s that a handshake or an idle connection has before it has to make room
 _ACCEPT_AGAIN = 0.5  # s after the system had no resources for another connection
+
+
+def small_tls_buffers() -> None:
+    """For a process that serves many connections with little on each: asyncio's TLS reads into 256 KiB of memory a connection,
+    which it clears and so really takes. 32 KiB hold two TLS records."""
+    sslproto.SSLProtocol.max_size = _TLS_BUFFER
 
 
 class Gate:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from qkdd.kms.gate import small_tls_buffers
 from qkdd.peer.tls import TlsProfile, server_context
 
 
@@ -36,6 +37,7 @@ async def serve(profile: TlsProfile, port: int) -> None:
 
 if __name__ == "__main__":
     certificate, key, trust, crl = map(Path, sys.argv[1:5])
+    small_tls_buffers()
     asyncio.run(
         serve(
             TlsProfile(certificate=certificate, key=key, trust=trust, crl=crl, suite="classical", name="bare"),

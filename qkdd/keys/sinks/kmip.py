@@ -1,6 +1,6 @@
-"""A KMIP server (OASIS KMIP 1.2 over TLS): Locate by name, and Register when it is not there.
+"""A KMIP server (OASIS KMIP 1.2 over TLS): Register; after a call that may have happened, first Locate by name.
 
-So a call that may have happened is repeated without a second copy. Tags and codes: KMIP specification 1.2, section 9.1.3.
+So that call is repeated without a second copy. Tags and codes: KMIP specification 1.2, section 9.1.3.
 """
 
 from __future__ import annotations
@@ -44,15 +44,17 @@ class KmipTarget:
         done = set()
         for item in items:
             for key in keys_of(item, self._config.key_size // 8):
-                await self._put(key)
+                await self._put(key, item.offered_before)
             done.add(item.chunk_id)
         return done
 
-    async def _put(self, key: KeyItem) -> None:
+    async def _put(self, key: KeyItem, perhaps_there: bool) -> None:
+        """perhaps_there: an earlier call may have registered it; a server looks long when it has many objects."""
         name = _name(f"{self._config.prefix}/{key.key_id}")
-        found = await self._call(_LOCATE, name)
-        if found is not None and found.first(_UNIQUE_ID) is not None:
-            return  # an earlier call whose answer was lost
+        if perhaps_there:
+            found = await self._call(_LOCATE, name)
+            if found is not None and found.first(_UNIQUE_ID) is not None:
+                return  # an earlier call whose answer was lost
         mask = ttlv.structure(
             _ATTRIBUTE,
             ttlv.text(_ATTRIBUTE_NAME, "Cryptographic Usage Mask"),

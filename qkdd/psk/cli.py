@@ -147,6 +147,7 @@ def status(file: File, as_json: Annotated[bool, typer.Option("--json", help="Pri
             shown = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(value)) if name == "written" else value
             typer.echo(f"{name.replace('_', ' '):14} {shown}")
     if age > _STALE:
+        typer.echo(f"no agent runs: this was written {age:.0f} s ago", err=True)
         code = NOT_RUNNING
     elif found.torn_down:
         code = TORN_DOWN

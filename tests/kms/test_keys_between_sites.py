@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from qkdd.kms.draws import Draws
+
 from .sites import SITES, Sites
 
 Play = Callable[..., None]
@@ -196,5 +198,20 @@ def test_pushing_again_stores_nothing_twice(play: Play) -> None:
         assert (await sites.push("alice", chunk_id, 0, sites.chunks[chunk_id]))[0] == 200
         assert (await sites.sae("alice", "GET", "sae-bob/enc_keys"))[0] == 503
         assert (await sites.push("alice", chunk_id, 0, b"other"))[0] == 400
+
+    play(scenario)
+
+
+def test_grants_that_somebody_else_draws_first(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every loan succeeds and is gone again before it is reserved: 503, and no defect."""
+
+    async def scenario(sites: Any) -> None:
+        async def lent(*_: Any) -> bool:
+            return True
+
+        monkeypatch.setattr(Draws, "_borrow", lent)
+        status, answer, _ = await sites.sae("alice", "GET", "sae-bob/enc_keys")
+        assert status == 503
+        assert "not enough key" in answer["message"]
 
     play(scenario)

@@ -31,6 +31,9 @@ from qkdd_native.tags import Times, clock_histogram
 _SURE = 6.0  # standard deviations from which a lag is judged before further frequencies are tried
 SURPRISE = 7.0  # decades of the probability that chance makes a lag look like this, below which a lag is confirmed
 _PAIRS = (40_000, 200_000)  # that a judgement looks at: most chance lags are told by the first few
+# Of dense streams these cover too little time to tell. A lag that chance cannot make in the transform is looked at for longer:
+# else the deeper levels count all clicks again and again.
+_PLAIN, _MORE_PAIRS = 8.0, (1_000_000, 5_000_000)
 _PROMISING = 0.3  # decades below which more pairs are not looked at
 _MOST_PAIRS = 100 * _PAIRS[-1]  # in bursts; a stretch that is denser than this says nothing
 _LEAST_ORDER, _MOST_ORDER = 2, 6  # 4 to 64 slopes
@@ -228,9 +231,10 @@ def _judge(
 ) -> ClockFound | None:
     """The lag at full resolution over a short stretch about the middle; None if it can be chance."""
     found = None
-    for pairs in _PAIRS:
+    plain = lag.score > _PLAIN
+    for pairs in (*_PAIRS, *_MORE_PAIRS) if plain else _PAIRS:
         found = _closer(a, b, middle, lag, drift_error, resolution_ps, rivals, number, pairs)
-        if found is None or not _PROMISING <= found.surprise < SURPRISE:
+        if found is None or found.surprise >= SURPRISE or (found.surprise < _PROMISING and not plain):
             break
     return found if found is not None and found.surprise >= SURPRISE else None
 

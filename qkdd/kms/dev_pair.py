@@ -164,8 +164,11 @@ class DevPair:
             "kms_plane": listener("kms_plane", post_quantum),
             "peers": {f"kms-{other}": {"url": f"https://127.0.0.1:{self.ports[other]['kms_plane']}", "links": [_LINK]}},
             "sae": {
-                "post-quantum": {**listener("sae.post-quantum", post_quantum), "interfaces": ["etsi014", "skip"]},
-                "classical": {**listener("sae.classical", classical), "interfaces": ["etsi014", "skip"]},
+                "post-quantum": {
+                    **listener("sae.post-quantum", post_quantum),
+                    "interfaces": ["etsi014", "skip", "etsi004"],
+                },
+                "classical": {**listener("sae.classical", classical), "interfaces": ["etsi014", "skip", "etsi004"]},
             },
             "saes": {f"sae-{site}": {}},
             "pairs": [
@@ -179,9 +182,11 @@ class DevPair:
         """One site may have called the other a moment before that listened, and waits a little before it calls again."""
         for _ in range(_ATTEMPTS):
             try:
-                return await self._fill()
+                await self._fill()
             except PeerKmsDown:
                 await self._clock.sleep(_PERIOD)
+            else:
+                return
         await self._fill()
 
     async def _feed(self) -> None:

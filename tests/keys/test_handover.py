@@ -131,7 +131,7 @@ def test_a_kms_that_is_down_for_an_hour(tmp_path: Path) -> None:
 
         async def real(seconds: float) -> None:
             await clock.advance(seconds)
-            for _ in range(4):  # the store's thread is not on the fake clock: behind these what was asked before is done
+            for _ in range(4):  # the store's thread is not on the fake clock: what was asked before these is done
                 await a.database.run(lambda _: None)
 
         for _ in range(10):

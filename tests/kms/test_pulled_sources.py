@@ -246,7 +246,7 @@ async def second_pair(
 
 async def look(server: KmsServer) -> None:
     """Until it has pulled; the other site was not there yet when this one was started, or is slow."""
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(100):
         while not (await server.running.pool("kms-bob")).get("kms-alice"):
             try:
                 await server._pulled["maker"].look()
@@ -254,6 +254,7 @@ async def look(server: KmsServer) -> None:
                 await asyncio.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_etsi014_from_another_pair_of_kms_over_tls(pki: DemoPki, tmp_path: Path) -> None:
     async def main() -> None:
         async with two_sites(pki, tmp_path / "theirs") as theirs:
@@ -279,6 +280,7 @@ def source_004(pki: DemoPki, site: str, url: str) -> dict[str, Any]:
     return {**common, **names, "chunk_bytes": 64, "timeout": "0 s", "ttl": "1 h"}
 
 
+@pytest.mark.slow
 def test_etsi004_from_another_pair_of_kms_over_tls(pki: DemoPki, tmp_path: Path) -> None:
     async def main() -> None:
         theirs = Http(pki, tmp_path / "theirs")

@@ -33,7 +33,7 @@ from qkdd.kms.load.run import Load, lines
 from qkdd.kms.restore import restored
 from qkdd.kms.schema import ALLOCATIONS, CHUNKS, POOLS
 from qkdd.kms.server import KmsServer
-from qkdd.peer.tls import self_test
+from qkdd.peer.tls import client_context, self_test
 
 _CREDENTIALS = "${CREDENTIALS_DIRECTORY}/"  # systemd.exec(5), LoadCredential=
 _LAST_LINES_S = 2.0  # for the last lines to the syslog collector
@@ -153,6 +153,12 @@ def check_config(file: File) -> None:
         self_test(config.node_plane.profile("node_plane", "post-quantum"))
         for name, listener in config.sae.items():
             self_test(listener.profile(f"sae.{name}", "classical" if name == "classical" else "post-quantum"))
+        for name, source in config.sources.items():
+            if source.etsi020 is not None:
+                self_test(source.etsi020.profile(f"sources.{name}.etsi020", source.etsi020.suite))
+            pulled = source.etsi014 or source.etsi004
+            if pulled is not None:
+                client_context(pulled.profile(f"sources.{name}.{source.kind}"))
     except QkddError as error:
         raise _fail(error) from None
     typer.echo(f"{file}: good")

@@ -209,7 +209,7 @@ def test_manual_and_completion(machine: Machine) -> None:
         assert f".SS {command}" in page, name
         machine.run(name, "--help")
     for program, words, expected in (
-        ("qkdctl", "qkdctl ali", "align"), ("qkdctl", "qkdctl kms ro", "rotate"), ("qkdd-kms", "qkdd-kms re", "restore"),
+        ("qkdctl", "qkdctl ali", "align"), ("qkdctl", "qkdctl kms ro", "rotate-master-key"), ("qkdd-kms", "qkdd-kms re", "restore"),
     ):  # fmt: skip
         said = machine.run("bash", "-c", COMPLETE.format(program=program, words=words))
         assert said.split() == [expected]

@@ -24,6 +24,7 @@ SETTLE = 120.0  # s after the last fault until all slaves have all keys, and the
 _LOOK = 0.25
 _AHEAD = 60_000  # keys that wait for masters
 _FIRST_FEED = 20_000
+_DRY = 10.0  # s without a key after which there may be none left in the pools
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +174,10 @@ class Campaign:
                 before, since = now, time.monotonic()
             elif time.monotonic() - since > patience:
                 raise CampaignFailed(f"no key for {patience:.0f} s")
-            missing = min(_AHEAD, self._options.keys) - (source.made - book.drawn - book.maybe)
+            gone = min(book.maybe, book.drawn // 4)  # most requests that get no answer never drew anything
+            missing = min(_AHEAD, self._options.keys) - (source.made - book.drawn - gone)
+            if time.monotonic() - since > _DRY:
+                missing = _FIRST_FEED
             if missing > 0:
                 await source.feed(missing)
 

@@ -209,7 +209,8 @@ def test_manual_and_completion(machine: Machine) -> None:
         assert f".SS {command}" in page, name
         machine.run(name, "--help")
     for program, words, expected in (
-        ("qkdctl", "qkdctl ali", "align"), ("qkdctl", "qkdctl kms ro", "rotate-master-key"), ("qkdd-kms", "qkdd-kms re", "restore"),
+        ("qkdctl", "qkdctl ali", "align"), ("qkdctl", "qkdctl kms ro", "rotate-master-key"),
+        ("qkdd-kms", "qkdd-kms re", "restore"), ("qkdd", "qkdd pki mas", "master-key"),
     ):  # fmt: skip
         said = machine.run("bash", "-c", COMPLETE.format(program=program, words=words))
         assert said.split() == [expected]

@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from qkdd_drivers.s15_tdc1 import protocol
-from qkdd_drivers.s15_tdc1.stream import TagStream
+from qkdd_drivers.s15_tdc1 import stream as tdc1_stream
+from qkdd_drivers.s15_tdc1.stream import TagStream, Words
 
 from qkdd.device.tags import TagBlock
 
@@ -160,3 +161,26 @@ def test_garbage_for_ever_never_looks_like_tags_without_a_fault() -> None:
         block = stream.feed(rng.bytes(80_000), 0.05 * step)
         flagged += bool(block.faults) or not stream.aligned
     assert flagged == 40
+
+
+def test_a_backlog_with_many_gaps_costs_work_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searching all that waits after each gap, the daemon stood still for minutes over a few seconds of clicks."""
+    looked = 0
+    plausible = tdc1_stream._plausible
+
+    def counted(steps: NDArray[np.int64], before: Words, words: Words, limit: int) -> NDArray[np.bool_]:
+        nonlocal looked
+        looked += len(steps)
+        return plausible(steps, before, words, limit)
+
+    monkeypatch.setattr(tdc1_stream, "_plausible", counted)
+    rng = np.random.default_rng(1)
+    times, channels = clicks(rng, 200_000, 4e5)
+    times += 100_000_000_000 * (
+        np.arange(len(times)) // 2000
+    )  # 0.1 s after every 2000 clicks: no dummies, records are missing
+    data = np.asarray(protocol.encode(times, channels)).tobytes()
+    blocks = play(data, [4000, len(data)], 4e5)
+    assert LOST in {fault for block in blocks for fault in block.faults}
+    assert len(joined(blocks)[0]) == len(times)
+    assert looked < 20 * len(times)

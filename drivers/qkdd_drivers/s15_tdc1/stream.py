@@ -37,6 +37,7 @@ _OTHER_RATE = 64.0  # by so much a click rate does not change at the moment when
 _SLOWER = 16.0  # times the usual mean step: as slow as that, a stream is looked at closely
 _PATIENCE = 256  # records in which one that fits must be found
 _NEAR = 1 << 8  # units by which inputs may be out of order where the alignment is in doubt
+_LOOK = 2048  # records that are looked at first for a place that is wrong, or for one that is right again
 _TAIL = 8  # records of the last call that are looked at again
 _GAP = 40.0  # mean intervals that no healthy gap exceeds
 _MEMORY = 256  # steps over which the mean step is taken
@@ -285,13 +286,18 @@ class TagStream:
 
     def _first_bad(self, words: Words, state: kernels.Tdc1State) -> int:
         """Index of the first record that cannot follow its predecessor; len(words) when there is none."""
-        if not len(words):
-            return 0
-        ticks = (words >> np.uint32(5)).astype(np.int64)
-        previous = np.concatenate(([state.last if state.last is not None else ticks[0]], ticks[:-1]))
-        before = np.concatenate((np.array([PATTERN], np.uint32), words[:-1]))
-        bad = np.flatnonzero(~_plausible((ticks - previous) % WRAP_UNITS, before, words, self._limit))
-        return int(bad[0]) if len(bad) else len(words)
+        start, size = 0, _LOOK
+        while start < len(words):  # by pieces: what a piece shows as bad need not be looked for in all that follows
+            piece = words[start : start + size]
+            ticks = (piece >> np.uint32(5)).astype(np.int64)
+            last = int(words[start - 1] >> np.uint32(5)) if start else state.last
+            previous = np.concatenate(([ticks[0] if last is None else last], ticks[:-1]))
+            before = np.concatenate((words[start - 1 : start] if start else np.array([PATTERN], np.uint32), piece[:-1]))
+            bad = np.flatnonzero(~_plausible((ticks - previous) % WRAP_UNITS, before, piece, self._limit))
+            if len(bad):
+                return start + int(bad[0])
+            start, size = start + len(piece), 2 * size
+        return len(words)
 
     @property
     def _limit(self) -> int:
@@ -299,11 +305,25 @@ class TagStream:
         return int(_GAP * self._mean) + 1 if 0 < self._mean < _BUSY else _LONG
 
     def _search(self, raw: bytes, position: int, state: kernels.Tdc1State) -> int | None:
-        """First byte at or after `position` from which records make sense; None when more bytes are needed."""
-        count = len(raw) - position - 3
+        """First byte at or after `position` from which records make sense; None when more bytes are needed.
+
+        Looks at a few kilobytes first, because a backlog with many gaps would be searched as often as it has gaps.
+        """
+        size = 4 * _LOOK
+        while True:
+            found = self._search_within(raw[position : position + size], state)
+            if found is not None:
+                return position + found
+            if position + size >= len(raw):
+                return None
+            size *= 2
+
+    def _search_within(self, raw: bytes, state: kernels.Tdc1State) -> int | None:
+        """The same for bytes that begin at the position."""
+        count = len(raw) - 3
         if count <= 4 * _RUN:
             return None
-        octets = np.frombuffer(raw, np.uint8, offset=position).astype(np.uint32)
+        octets = np.frombuffer(raw, np.uint8).astype(np.uint32)
         words = np.zeros(count, np.uint32)
         for k in range(4):
             words |= octets[k : count + k] << np.uint32(8 * k)
@@ -315,19 +335,19 @@ class TagStream:
             starts = [at + 4 * k for _, at in first for k in range(_RUN // 2)]
             goes_on = [at for at in starts if (int(ticks[at]) - state.last) % WRAP_UNITS <= self._limit]
             if goes_on:
-                return position + min(goes_on)
+                return min(goes_on)
         # nothing continues the records before: ask for longer evidence that many are missing
         longer = self._at_rate(_candidates(steps, words, self._limit, _RUN_LONG))
         if longer and count >= 4 * (_RUN_LONG + _RUN):
-            return position + min(at for _, at in longer)
+            return min(at for _, at in longer)
         if count < 4 * _PATIENCE:
             return None
         # so many bytes and none at the usual rate: the rate itself has changed
         changed = _candidates(steps, words, _SHORT, _RUN_LONG) + _candidates(steps, words, _LONG, _RUN_LONG)
         same = [at for _, at in changed if at % 4 == 0]
         if same:
-            return position + min(same)
-        return position + min(changed)[1] if changed else None
+            return min(same)
+        return min(changed)[1] if changed else None
 
     def _at_rate(self, candidates: list[tuple[float, int]]) -> list[tuple[float, int]]:
         """Those that fit the click rate; read at a wrong offset, the counter seems to run 256 times faster or slower."""

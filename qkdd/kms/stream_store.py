@@ -66,14 +66,18 @@ def find(connection: sa.Connection, ksid: str) -> Stream | None:
 
 def create(
     connection: sa.Connection, ksid: str, peer: str, drawing: str, qos: Qos, saes: tuple[str, str], now: float
-) -> None:
-    """saes: who opens it, and the other end."""
+) -> Stream | None:
+    """saes: who opens it, and the other end. None when it was made; otherwise what stood there: both ends may open at once."""
+    standing = find(connection, ksid)
+    if standing is not None:
+        return standing
     qos_text = msgspec.json.encode(qos).decode()
     connection.execute(STREAMS.insert().values(ksid=ksid, peer=peer, drawing=drawing, qos=qos_text, created=now))
     for number, (sae, state) in enumerate(zip(saes, (EndState.OPEN, EndState.ABSENT), strict=True)):
         connection.execute(
             STREAM_ENDS.insert().values(ksid=ksid, end=number, sae=sae, state=state, next=0, touched=now)
         )
+    return None
 
 
 def count_open(connection: sa.Connection, sae: str) -> int:

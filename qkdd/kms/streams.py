@@ -92,7 +92,9 @@ class Streams:
 
     async def _create(self, stream: str, caller: str, other: str, peer: str, qos: Qos) -> Opened:
         now = self._site.now()
-        await self._site.run(store.create, stream, peer, self._site.own, qos, (caller, other), now)
+        standing = await self._site.run(store.create, stream, peer, self._site.own, qos, (caller, other), now)
+        if standing is not None:
+            return await self._join(caller, other, standing, qos)
         if other not in self._site.config.saes:
             try:
                 message = StreamOpen(stream, caller, other, qos)
@@ -281,10 +283,9 @@ class Streams:
             or self._site.pairs.get((message.initiator, message.other)) != peer
         ):
             return StreamOpened("taken", message.qos)
-        known = await self._site.run(store.find, name)
+        saes = (message.initiator, message.other)
+        known = await self._site.run(store.create, name, peer, peer, message.qos, saes, self._site.now())
         if known is None:
-            saes = (message.initiator, message.other)
-            await self._site.run(store.create, name, peer, peer, message.qos, saes, self._site.now())
             return StreamOpened("known", message.qos)
         if known.peer != peer or {end.sae for end in known.ends} != {message.initiator, message.other}:
             return StreamOpened("taken", message.qos)

@@ -100,6 +100,14 @@ def test_a_stream_cut_anywhere_gives_the_same_clicks(data: st.DataObject, swappe
     assert blocks[-1].until >= int(wanted[-1])
 
 
+def test_the_counter_may_wrap_between_the_first_two_records() -> None:
+    """The first of them is no left-over of an earlier run."""
+    times = np.array([protocol.WRAP_PS - 10**9, protocol.WRAP_PS + 10**9, protocol.WRAP_PS + 10**12], np.int64)
+    stream = A1Stream(False)
+    blocks = [stream.feed(protocol.encode(times, np.ones(3, np.uint8), False)), stream.finish()]
+    assert _all(blocks)[0] == pytest.approx(times - times[0], abs=4)
+
+
 def test_overtaking_inputs_are_put_into_their_place_across_reads() -> None:
     stream = A1Stream(False)
     times = np.array([10**9, 2 * 10**9, 2 * 10**9 + 500, 2 * 10**9 + 100], np.int64)

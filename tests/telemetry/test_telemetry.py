@@ -11,6 +11,7 @@ import pytest
 
 from qkdd.core.config import ConfigRefused, parse
 from qkdd.kms.metrics import TABLE as KMS_TABLE
+from qkdd.psk.metrics import TABLE as PSK_TABLE
 from qkdd.telemetry.catalogue import METRICS, Kind, Metric, to_markdown
 from qkdd.telemetry.config import TelemetryConfig
 from qkdd.telemetry.errors import MetricsListenFailed, UnknownMetric
@@ -18,6 +19,7 @@ from qkdd.telemetry.meter import PrometheusMeter
 from qkdd.telemetry.server import MetricsServer
 
 ROOT = Path(__file__).parents[2]
+_TABLES = {"kms": KMS_TABLE, "psk": PSK_TABLE}  # processes of their own, with tables of their own
 _VERBS = {"add": Kind.COUNTER, "set": Kind.GAUGE, "observe": Kind.HISTOGRAM}
 
 
@@ -50,9 +52,10 @@ def _uses() -> list[tuple[str, int, str, str, set[str]]]:
 def test_every_metric_in_the_source_is_in_the_catalogue() -> None:
     wrong = []
     for file, line, verb, name, labels in _uses():
-        if file.startswith("qkdd/kms/"):  # a process of its own, with a table of its own
-            if name not in KMS_TABLE or set(KMS_TABLE[name][0]) != labels:
-                wrong.append(f"{file}:{line}: {name} {sorted(labels)} is not in qkdd.kms.metrics.TABLE")
+        room = file.split("/")[1]
+        if room in _TABLES:
+            if name not in _TABLES[room] or set(_TABLES[room][name][0]) != labels:
+                wrong.append(f"{file}:{line}: {name} {sorted(labels)} is not in qkdd.{room}.metrics.TABLE")
             continue
         metric = METRICS.get(name)
         if metric is None:

@@ -44,7 +44,7 @@ class A1Stream:
             if len(times) < 2:
                 self._rest = data
                 return self._empty()
-            if not 0 <= int(times[1]) - int(times[0]) <= _STALE:
+            if (int(times[1]) - int(times[0])) % WRAP_PS > _STALE:  # between them the counter may wrap
                 times, patterns, dummies = times[1:], patterns[1:], dummies[1:]
             self._origin = self._last = int(times[0])
         if not len(times):

@@ -37,6 +37,10 @@ class Sealer:
         """From now on seal under this one; what earlier ones sealed still opens."""
         self._keys = (_derive(master, self._purpose), *self._keys)
 
+    def also_opens(self, master: Secret) -> None:
+        """What another process seals under this one opens as well; nothing is sealed under it here."""
+        self._keys = (*self._keys, _derive(master, self._purpose))
+
     def drop_earlier(self) -> None:
         """Nothing is sealed under an earlier master key any more."""
         self._keys = self._keys[:1]

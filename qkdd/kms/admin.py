@@ -216,8 +216,6 @@ async def _revoke(kms: KmsControl, call: Call) -> Revocation:
 async def _rotate(kms: KmsControl, _call: Call) -> RotationView:
     if kms.rotation.progress.state == "running":
         raise NotNow("a rotation is under way")
-    if not isinstance(kms.running.database.place, SqliteFile):
-        raise NotNow("with PostgreSQL other processes would not know the new key: rotate with the embedded store only")
     kms.rotate()
     return await _rotation(kms, _call)
 

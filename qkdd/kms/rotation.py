@@ -1,7 +1,10 @@
 """A new master key while the KMS runs: every sealed record is sealed anew, in small transactions, and survives a crash anywhere.
 
-The new key stands beside the old one (`….next`) from before the first record changes until the last one has, and both are
-loaded for as long. At the end it takes the old one's name, and the old one is overwritten.
+With the embedded store the new key stands beside the old one (`….next`) from before the first record changes until the last one
+has, and both are loaded for as long. At the end it takes the old one's name, and the old one is overwritten.
+
+A store that several processes share is sealed anew by one of them when all of them have the new key: the operator lays it beside
+the old one on each machine, lets them change places, and starts the processes one after another each time (decision 0202).
 """
 
 from __future__ import annotations
@@ -17,16 +20,28 @@ import sqlalchemy as sa
 from qkdd.core import log
 from qkdd.core.audit import AuditLog
 from qkdd.core.database import Database
-from qkdd.core.errors import StorageFailed
+from qkdd.core.errors import Kind, StorageFailed
 from qkdd.core.sealing import Sealer, create_successor, load_master_key
+from qkdd.core.sqlite_file import SqliteFile
 from qkdd.core.zeroise import erase_file
 from qkdd.kms import chunks
+from qkdd.kms.errors import KmsError
 from qkdd.kms.hybrid import exchange_place
 from qkdd.kms.mixing import mix_place
 from qkdd.kms.schema import ALLOCATIONS, CHUNKS, EXCHANGES, MATERIAL
 
 _LOG = log.get("kms")
 _BATCH = 64
+
+
+class NoEarlierKey(KmsError):
+    code = "QKD-KMS-ROTATION"
+    kind = Kind.PERMANENT
+    meaning = "The store is shared by several processes, and this one has not been given a new master key beside the earlier one."
+    default_remedy = (
+        "On each machine lay the new key beside the master key as MASTER.next and restart; then rename MASTER to MASTER.old and "
+        "MASTER.next to MASTER and restart; then rotate. See docs/rooms/kms.md."
+    )
 
 
 def siblings(path: Path) -> tuple[Path, Path]:
@@ -44,16 +59,22 @@ class Progress:
 
 
 class Rotation:
-    """Of one KMS with one process. `path`: the master key's file."""
+    """Of one KMS. `path`: the master key's file. A store that is no file of this process is shared with others."""
 
     def __init__(self, path: Path, database: Database, sealer: Sealer, audit: AuditLog) -> None:
         self._path = path
         self._next, self._old = siblings(path)
         self._database, self._sealer, self._audit = database, sealer, audit
+        self.shared = not isinstance(database.place, SqliteFile)
         self.progress = Progress()
 
     def resume(self) -> bool:
         """At the start, before the store is read: whether a rotation was under way. Raises CredentialError."""
+        if self.shared:
+            for other in (self._next, self._old):
+                if other.exists():
+                    self._sealer.also_opens(load_master_key(other))
+            return False
         if not self._next.exists():
             if self._old.exists():  # the new key has its place
                 erase_file(self._old)
@@ -63,7 +84,16 @@ class Rotation:
         return True
 
     def begin(self) -> None:
-        """Make the new key and seal under it from now on. Raises StorageFailed."""
+        """Make the new key and seal under it from now on; where processes share a store, they do so already.
+
+        Raises StorageFailed, NoEarlierKey.
+        """
+        if self.shared:
+            if not self._old.exists():
+                raise NoEarlierKey(f"{self._old} is not there: no earlier master key was replaced on this machine")
+            self.progress = Progress("running")
+            self._audit.write("master key rotation began")
+            return
         try:
             create_successor(self._next, self._path)
         except OSError as error:
@@ -83,8 +113,9 @@ class Rotation:
                 self.progress.done += seen
                 if seen < _BATCH:
                     break
-        await asyncio.to_thread(self._replace)
-        self._sealer.drop_earlier()
+        if not self.shared:  # others may still have to open what was sealed a moment ago
+            await asyncio.to_thread(self._replace)
+            self._sealer.drop_earlier()
         self.progress.state = "done"
         self._audit.write("master key rotated", records=self.progress.done)
         _LOG.info("master key rotated", records=self.progress.done)
@@ -109,7 +140,8 @@ def _material(connection: sa.Connection, sealer: Sealer, after: object) -> tuple
     for row in rows:
         fresh = sealer.renew(row.sealed, chunks.place(row.chunk_id))
         if fresh is not None:
-            connection.execute(MATERIAL.update().where(MATERIAL.c.row == row.row).values(sealed=fresh))
+            unchanged = (MATERIAL.c.row == row.row, MATERIAL.c.sealed == row.sealed)  # since it was read
+            connection.execute(MATERIAL.update().where(*unchanged).values(sealed=fresh))
     return len(rows), rows[-1].row if rows else after
 
 
@@ -121,7 +153,8 @@ def _mixes(connection: sa.Connection, sealer: Sealer, after: object) -> tuple[in
     for row in rows:
         fresh = sealer.renew(row.mix, mix_place(row.id))
         if fresh is not None:
-            connection.execute(ALLOCATIONS.update().where(ALLOCATIONS.c.id == row.id).values(mix=fresh))
+            unchanged = (ALLOCATIONS.c.id == row.id, ALLOCATIONS.c.mix == row.mix)  # since it was read
+            connection.execute(ALLOCATIONS.update().where(*unchanged).values(mix=fresh))
     return len(rows), rows[-1].id if rows else after
 
 
@@ -133,5 +166,6 @@ def _exchanges(connection: sa.Connection, sealer: Sealer, after: object) -> tupl
     for row in rows:
         fresh = sealer.renew(row.sealed, exchange_place(row.id))
         if fresh is not None:
-            connection.execute(EXCHANGES.update().where(EXCHANGES.c.id == row.id).values(sealed=fresh))
+            unchanged = (EXCHANGES.c.id == row.id, EXCHANGES.c.sealed == row.sealed)  # since it was read
+            connection.execute(EXCHANGES.update().where(*unchanged).values(sealed=fresh))
     return len(rows), rows[-1].id if rows else after

@@ -17,6 +17,7 @@ from qkdd.core.errors import ConfigError, StorageFailed
 from qkdd.core.postgres import Postgres, parse
 from qkdd.core.secret import Secret
 from qkdd.kms.errors import NotEnoughKey, PeerKmsDown
+from qkdd.kms.rotation import NoEarlierKey, Rotation, siblings
 from qkdd.kms.schema import kms_store
 from qkdd.kms.service import KeyService
 
@@ -43,19 +44,22 @@ class Replicas(World):
         self.replicas = [await self.replica() for _ in range(self.count)]
         self.services["alice"] = self.replicas[0]
 
-    async def replica(self) -> KeyService:
+    async def replica(self, master: bytes = bytes(32), *others: bytes) -> KeyService:
+        """others: master keys under which other processes seal."""
         (self.root / "alice").mkdir(exist_ok=True)
         if "alice" not in self.audits:
             self.audits["alice"] = AuditLog(self.root / "alice" / "audit.log", self.clock)
         service = KeyService(
             service_config("alice", self.root, **self.limits),
             kms_store(Postgres(self.url)),
-            Secret(bytes(32)),
+            Secret(master),
             {"kms-bob": self.lines["alice"]},  # type: ignore[dict-item]
             clock=self.clock,
             meter=self.meters["alice"],
             audit=self.audits["alice"],
         )
+        for other in others:
+            service.sealer.also_opens(Secret(other))
         await service.open()
         return service
 
@@ -103,6 +107,63 @@ def test_two_processes_share_a_pool(postgres: PostgresServer, tmp_path: Path) ->
         await world.agree()
 
     play(scenario, tmp_path, postgres.create("shared"))
+
+
+def test_processes_on_one_store_change_their_master_key_while_keys_are_drawn(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """Each step of the operator's procedure, with keys drawn, fetched and fed between them by processes of both kinds."""
+    old, new = bytes(32), bytes(range(32))
+
+    async def scenario(world: Replicas) -> None:
+        drawn: dict[str, bytes] = {}
+
+        async def work(index: int) -> None:
+            await world.feed(index)
+            await world.sync()
+            for service in world.replicas:
+                drawn.update({k.key_id: k.key for k in await service.draw("sae-alice", ("sae-bob",), 2, 32)})
+
+        async def restart(place: int, *keys: bytes) -> None:
+            await world.replicas[place].close()
+            world.replicas[place] = await world.replica(*keys)
+            world.services["alice"] = world.replicas[place]
+
+        await work(0)
+        for step, keys in enumerate(((old, new), (new, old))):
+            for place in range(2):
+                await restart(place, *keys)
+                await work(2 + 4 * step + 2 * place)
+        path = tmp_path / "master.key"
+        for file, key in ((path, new), (siblings(path)[1], old)):
+            file.write_text(key.hex())
+            file.chmod(0o600)
+        first = world.replicas[0]
+        rotation = Rotation(path, first.database, first.sealer, world.audits["alice"])
+        rotation.begin()
+        await asyncio.gather(rotation.run(), work(10))
+        assert (rotation.progress.state, siblings(path)[1].exists()) == ("done", True)
+        for place in range(2):  # the old key is gone, and nothing needs it
+            await restart(place, new)
+        await work(12)
+        assert await world.fetch("bob", list(drawn)) == drawn
+        await world.agree()
+
+    play(scenario, tmp_path, postgres.create("rotated"))
+
+
+def test_a_shared_store_is_not_sealed_anew_before_the_new_key_is_everywhere(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    async def scenario(world: Replicas) -> None:
+        service, path = world.replicas[0], tmp_path / "master.key"
+        rotation = Rotation(path, service.database, service.sealer, world.audits["alice"])
+        assert not rotation.resume()
+        with pytest.raises(NoEarlierKey, match="no earlier master key"):
+            rotation.begin()
+        assert rotation.progress.state == "idle"
+
+    play(scenario, tmp_path, postgres.create("early"), count=1)
 
 
 def test_a_dead_process_frees_its_reservations(postgres: PostgresServer, tmp_path: Path) -> None:

@@ -10,12 +10,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from qkdd import __version__, kernels
-from qkdd.control import views
-from qkdd.control.diagnostics_view import DiagnosticsView
-from qkdd.control.errors import BadRequest, NotNow
+from qkdd.control.errors import NotNow
 from qkdd.control.events import EventHub
-from qkdd.control.overview import SHOWN_BLOCKS, AlignView, OverviewView, alarms
-from qkdd.control.security_views import AdviceView, SecurityView
 from qkdd.control.server import ControlServer
 from qkdd.control.status_page import PageServer
 from qkdd.core import log
@@ -23,27 +19,24 @@ from qkdd.core.clock import Clock
 from qkdd.core.endpoint import Endpoint
 from qkdd.core.errors import QkddError
 from qkdd.core.syslog import SyslogSink
-from qkdd.core.zeroise import ZeroiseView
 from qkdd.device import Driver
 from qkdd.distill import Distiller
 from qkdd.keys import HandOver, tls_profile
 from qkdd.link.session import LinkSession
 from qkdd.link.status import LinkStatus
-from qkdd.node import diagnostics
-from qkdd.node.advice import advice_view
 from qkdd.node.boards import boards_of
 from qkdd.node.config import NodeConfig
+from qkdd.node.control import Control
 from qkdd.node.decoy_monitor import DecoyMonitor
 from qkdd.node.devices import Devices
 from qkdd.node.errors import ReloadRefused
-from qkdd.node.firmware import FirmwareService, Sight
+from qkdd.node.firmware import FirmwareService
 from qkdd.node.health import HEARTBEAT_S, Health, ServiceManager, beating
 from qkdd.node.linkrun import PART, PATIENCE_S, LinkRun, RunningLink
 from qkdd.node.mqtt_part import MqttFeed
 from qkdd.node.reload import read_changes
-from qkdd.node.report import Stock, block_view, error_count, keys_view, link_view, part_view
+from qkdd.node.report import Stock
 from qkdd.node.rooms import Rooms, open_rooms
-from qkdd.node.security_report import mode_of, security_view
 from qkdd.node.supervisor import State, Supervisor
 from qkdd.node.zeroise import Zeroiser
 from qkdd.peer import PeerSession
@@ -54,18 +47,11 @@ from qkdd.telemetry.server import MetricsServer
 DRAIN_ON_STOP_S = 20.0  # for the block in hand; then it is discarded on both nodes
 FLUSH_ON_STOP_S = 2.0  # for the last lines to the syslog collector
 PEER_PATIENCE_S = 60.0
-_LEVELS = ("debug", "info", "warning", "error")
 _log = log.get("node")
 
 
-def free_ratio(folder: Path) -> float:
-    """Share of a file system that an unprivileged process may still fill."""
-    facts = os.statvfs(folder)
-    return facts.f_bavail / facts.f_blocks if facts.f_blocks else 0.0
-
-
 class Daemon:
-    """One node. The constructor does no I/O; a `start` that fails leaves nothing behind. Implements `NodeControl`."""
+    """One node. The constructor does no I/O; a `start` that fails leaves nothing behind."""
 
     def __init__(
         self,
@@ -85,11 +71,11 @@ class Daemon:
         publish = self.events.publish
         self.supervisor = Supervisor(clock, self.meter, self.health, publish, jitter, config.node.backoff)
         self.supervisor.on_interlock = self.trip
-        self._devices = Devices(
+        self.devices = Devices(
             config.devices, config.node.counts, clock, self.meter, self.health, self.supervisor, publish,
             config.node.allowed_drivers,
         )  # fmt: skip
-        self._source, self._human, self._memory_locked = source, human, memory_locked
+        self._source, self.human, self.memory_locked = source, human, memory_locked
         self._rooms: Rooms | None = None
         self._link: LinkRun | None = None
         self._firmware: FirmwareService | None = None
@@ -97,15 +83,16 @@ class Daemon:
         self._syslog: SyslogSink | None = None
         self._hand_over: HandOver | None = None
         self._stack = AsyncExitStack()
-        self._zeroiser: Zeroiser | None = None
+        self.control = Control(self)
+        self.zeroiser: Zeroiser | None = None
         self.end: Callable[[int], object] = os._exit  # how the process ends once it was zeroised
         self.page: Endpoint | None = None  # where the status page is served, once it is
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stock = Stock({})
-        self._monitor = DecoyMonitor(config.link.name, self.meter)
-        self._tripped: QkddError | None = None
-        self._stopping = self._peer_started = False
-        self._started, self._started_wall = clock.monotonic(), clock.wall()
+        self.stock = Stock({})
+        self.monitor = DecoyMonitor(config.link.name, self.meter)
+        self.tripped: QkddError | None = None
+        self.stopping = self._peer_started = False
+        self.started, self.started_wall = clock.monotonic(), clock.wall()
 
     @property
     def rooms(self) -> Rooms:
@@ -140,46 +127,46 @@ class Daemon:
 
     async def _open(self) -> None:
         config = self.config
-        self._started, self._started_wall = self.clock.monotonic(), self.clock.wall()
+        self.started, self.started_wall = self.clock.monotonic(), self.clock.wall()
         if config.syslog is not None:  # first of all: it hears what the others say when they open
             self._syslog = SyslogSink(config.syslog, self.clock, self.meter)
             self._syslog.open()
             self._stack.callback(self._syslog.close)
         self._rooms = await open_rooms(config, self.clock, self.meter, self._wake_hand_over, self._stack)
         self._link = LinkRun(
-            config.link, config.calibration, self._devices, self._make_link, self.clock, self.meter,
+            config.link, config.calibration, self.devices, self._make_link, self.clock, self.meter,
             self.health, self.supervisor, self.events.publish,
         )  # fmt: skip
         for block in await self._rooms.spool.recent(1):
             self._link.status.last_number = block.number
-        boards = boards_of(self._devices.slots, self._devices.build)
+        boards = boards_of(self.devices.slots, self.devices.build)
         self._firmware = FirmwareService(
-            config.firmware, boards, self, self.clock, self._rooms.audit, self.events.publish
+            config.firmware, boards, self.control, self.clock, self._rooms.audit, self.events.publish
         )
         self.meter.set("qkdd_build_info", 1, version=__version__, kernels=kernels.variant())
-        self.meter.set("qkdd_start_time_seconds", self._started_wall)
-        self.meter.set("qkdd_memory_locked", float(self._memory_locked))
+        self.meter.set("qkdd_start_time_seconds", self.started_wall)
+        self.meter.set("qkdd_memory_locked", float(self.memory_locked))
         self.meter.set("qkdd_draining", 0)
         if config.telemetry is not None:
-            metrics = MetricsServer(config.telemetry.listen, self.meter, self._refresh_metrics)
+            metrics = MetricsServer(config.telemetry.listen, self.meter, self.control.refresh_metrics)
             await metrics.start()
             self._stack.push_async_callback(metrics.stop)
-        control = ControlServer(config.control, self, self._rooms.audit, self.clock)
+        control = ControlServer(config.control, self.control, self._rooms.audit, self.clock)
         await control.start()
         self._stack.push_async_callback(control.stop)
         if config.control.page is not None:
-            page = PageServer(config.control.page, self, self.clock)
+            page = PageServer(config.control.page, self.control, self.clock)
             self.page = await page.start()
             self._stack.push_async_callback(page.stop)
         if config.telemetry is not None and config.telemetry.mqtt is not None:
             state = Path(config.node.state_directory)
-            self._feed = MqttFeed(config.telemetry.mqtt, config.node.id, self, state, self.clock, self.meter)
+            self._feed = MqttFeed(config.telemetry.mqtt, config.node.id, self.control, state, self.clock, self.meter)
             await self._feed.open()
             self._stack.push_async_callback(self._feed.close)
         self._rooms.audit.write("daemon started", node=config.node.id, version=__version__)
-        self._zeroiser = Zeroiser(config, self.clock, self.meter, self._rooms.audit, self._devices.safe, self.end)
+        self.zeroiser = Zeroiser(config, self.clock, self.meter, self._rooms.audit, self.devices.safe, self.end)
         self._supervise()
-        self._spawn(self._zeroiser.watch())
+        self._spawn(self.zeroiser.watch())
         self.manager.ready()
         _log.info("daemon started", node=config.node.id, link=config.link.name, role=config.link.role)
 
@@ -187,7 +174,7 @@ class Daemon:
         """What is added last is stopped first."""
         self.supervisor.add("store", "store", self._store_life)
         self._add_kms()
-        self._devices.start()
+        self.devices.start()
         self.supervisor.add("peer", "peer", self._peer_life, patience=PEER_PATIENCE_S + self.config.peer.opening)
         self.supervisor.add(PART, "link", self.link_run.life, patience=PATIENCE_S)
         if self._feed is not None:
@@ -202,7 +189,7 @@ class Daemon:
 
     async def stop(self) -> None:
         """Finish the block in hand, or discard it on both nodes; then close everything in the reverse order."""
-        self._stopping = True
+        self.stopping = True
         self.manager.stopping()
         if self._feed is not None:
             await self._feed.goodbye()
@@ -233,13 +220,13 @@ class Daemon:
     async def _store_life(self, up: Callable[[], None]) -> None:
         """Ask the store for its stock every second: what a full or dying disk shows itself by."""
         while True:
-            await self._stock.refresh(self.rooms.spool)
-            self._stock.ledger = self.rooms.ledger.view(
+            await self.stock.refresh(self.rooms.spool)
+            self.stock.ledger = self.rooms.ledger.view(
                 now=self.clock.wall(), eps_block=self.config.link.shared.eps_block
             )
             up()
             self.health.beat("store")
-            self.manager.status(self._status_line())
+            self.manager.status(self.control.status_line())
             await self.clock.sleep(HEARTBEAT_S)
 
     async def _peer_life(self, up: Callable[[], None]) -> None:
@@ -315,7 +302,7 @@ class Daemon:
             config.role,
             tagger,  # type: ignore[arg-type]  # the configuration check saw the role
             session,
-            Distiller(config.shared, self._monitor.observe),
+            Distiller(config.shared, self.monitor.observe),
             self.rooms.committer,
             self.rooms.ledger,
             self.clock,
@@ -328,8 +315,8 @@ class Daemon:
 
     def trip(self, error: QkddError) -> None:
         """Hook of safety interlocks: stop the link, bring every device into its safe state, wait for the operator."""
-        if self._tripped is None and not self._stopping:
-            self._tripped = error
+        if self.tripped is None and not self.stopping:
+            self.tripped = error
             self.supervisor.note("interlock", error)
             _log.error("interlock tripped", **log.error_fields(error))
             self.events.publish("interlock.tripped", code=error.code, message=error.message)
@@ -338,139 +325,21 @@ class Daemon:
     async def _make_safe(self) -> None:
         await self.supervisor.stop(PART)
         self.supervisor.forget(PART)
-        await self._devices.safe()
+        await self.devices.safe()
 
-    # --- what the control socket asks (NodeControl) ------------------------------------------------------------------------
+    # --- what the operator orders ----------------------------------------------------------------------------------------
 
-    def status(self) -> views.StatusView:
-        state = self._state()
-        return views.StatusView(
-            node=self.config.node.id,
-            version=__version__,
-            kernels=kernels.variant(),
-            state=state,
-            healthy=state in ("running", "drained"),
-            uptime_s=self.clock.monotonic() - self._started,
-            started=self._started_wall,
-            memory_locked=self._memory_locked,
-            parts=[part_view(part, self.health, self.clock) for part in self.supervisor.parts.values()],
-            link=self.link(),
-            keys=self.keys(),
-        )
-
-    def _state(self) -> str:
-        if self._stopping:
-            return "stopping"
-        if self._tripped is not None:
-            return "tripped"
-        parts = self.supervisor.parts.values()
-        others_up = all(p.state is State.UP for p in parts if p.name != PART)
-        if self.link_run.draining and others_up:
-            return "draining" if self.link_run.active else "drained"
-        if any(self.health.is_stalled(p.name) for p in parts):
-            return "degraded"
-        if all(p.state is State.UP for p in parts):
-            return "running"
-        return "starting" if all(p.error is None for p in parts) else "degraded"
-
-    def _status_line(self) -> str:
-        link = self.link_run.status.snapshot
-        qber = "" if link.qber is None else f", QBER {100 * link.qber:.2f} %"
-        refused = sum(link.blocks_refused.values())
-        return (
-            f"{self._state()}; link {link.state.value}{qber}; blocks {link.blocks_accepted} accepted, {refused} refused"
-        )
-
-    def devices(self) -> list[views.DeviceView]:
-        return self._devices.shown()
-
-    async def fields(self, device: str) -> list[views.FieldView]:
-        return await self._devices.fields(device)
-
-    def link(self) -> views.LinkView:
-        run = self.link_run
-        return link_view(self.config.link, run.status.snapshot, run.session, self.config.peer.peer_id)
-
-    def blocks(self, limit: int) -> list[views.BlockView]:
-        label = mode_of(self.config.link.shared).label
-        return [block_view(block, label) for block in reversed(self.link_run.status.snapshot.last_blocks[-limit:])]
-
-    def link_security(self) -> SecurityView:
-        return security_view(self.config.link, self._stock.ledger)
-
-    async def link_advise(self, longest_block_s: int | None) -> AdviceView:
-        longest = None if longest_block_s is None else float(longest_block_s)
-        snapshot = self.link_run.status.snapshot
-        return await asyncio.to_thread(advice_view, self.config.link, snapshot, self._monitor, longest)
-
-    def drained(self) -> bool:
-        """For the firmware service: no block is in hand and none begins before `resume`."""
-        return self.link_run.draining and not self.link_run.active
-
-    def sight(self) -> Sight:
-        """For the firmware service: what tells whether the link is as it was."""
-        link = self.link_run.status.snapshot
-        return Sight(link.qber, link.clicks_per_s, link.blocks_accepted)
-
-    def keys(self) -> views.KeysView:
-        kms = self.supervisor.parts.get("kms")
-        up = kms is not None and kms.state is State.UP
-        return keys_view(self._stock, self.rooms.masks, self.link_run.session, kms_up=up)
-
-    def errors(self) -> list[views.ErrorCount]:
-        """The newest first."""
-        tally = sorted(self.supervisor.tally.items(), key=lambda item: -item[1].time)
-        return [error_count(code, entry) for code, entry in tally]
-
-    def overview(self) -> OverviewView:
-        status, devices, blocks = self.status(), self.devices(), self.blocks(SHOWN_BLOCKS)
-        now = self.clock.wall()
-        return OverviewView(
-            time=now, status=status, devices=devices, detectors=self._devices.detectors(), blocks=blocks,
-            alarms=alarms(status, devices, blocks, self.errors(), now), align=self.align_view(),
-        )  # fmt: skip
-
-    async def diagnostics(self) -> DiagnosticsView:
-        self._refresh_metrics()
-        free = free_ratio(Path(self.config.node.state_directory))
-        return DiagnosticsView(
-            versions=diagnostics.versions(),
-            configuration=diagnostics.plain_config(self.config),
-            log=log.recent(),
-            metrics=self.meter.exposition().decode(),
-            self_test=await diagnostics.self_test(self.config, free, memory_locked=self._memory_locked),
-        )
-
-    def align_view(self) -> AlignView | None:
-        return self.link_run.align_view()
-
-    async def align(self, seconds: int) -> views.Done:
-        return self.link_run.hold_open(seconds)
-
-    async def calibrate_polarization(self) -> views.CalibrationView:
-        return await self.link_run.calibrate()
-
-    async def drain(self) -> views.Done:
-        await self.link_run.drain()
-        return views.Done(
-            message="drained: no block is in hand, no new one begins", details=["`qkdctl resume` goes on"]
-        )
-
-    async def resume(self) -> views.Done:
-        """Go on after `drain` or after an interlock; try at once whatever waits for its next attempt."""
-        if self._tripped is not None:
-            self._tripped = None
-            self._start_again()
+    def resume(self) -> None:
+        """Go on after a drain or an interlock; try at once whatever waits for its next attempt."""
+        if self.tripped is not None:
+            self.tripped = None
+            self.devices.start()
+            self.supervisor.add(PART, "link", self.link_run.life, patience=PATIENCE_S)
         self.link_run.resume()
         self.supervisor.kick(*(p.name for p in self.supervisor.parts.values() if p.state is not State.UP))
-        return views.Done(message="going on")
 
-    def _start_again(self) -> None:
-        self._devices.start()
-        self.supervisor.add(PART, "link", self.link_run.life, patience=PATIENCE_S)
-
-    async def reload(self) -> views.Done:
-        """Take over what may change while running. Raises ReloadRefused; then nothing was changed but what is named."""
+    async def reload(self) -> list[str]:
+        """Take over what may change while running; returns the keys that did. Raises ReloadRefused."""
         if self._source is None:
             raise ReloadRefused("the daemon was not started from a file")
         self.manager.reloading()
@@ -491,36 +360,7 @@ class Daemon:
         self.supervisor.forget("kms")
         self._add_kms()
         self.supervisor.kick("peer")
-        log.configure(new.node.log_level, human=self._human)
+        log.configure(new.node.log_level, human=self.human)
         _log.info("configuration reloaded", changed=", ".join(changed) or "nothing but certificates")
         self.events.publish("node.reloaded", changed=", ".join(changed))
-        return views.Done(message="reloaded; certificates are renewed in a new handshake", details=changed)
-
-    async def zeroise(self, confirm: str) -> ZeroiseView:
-        if self._zeroiser is None:
-            raise NotNow("the node is not open")
-        return await self._zeroiser.order(confirm)
-
-    def set_log_level(self, level: str) -> views.Done:
-        if level not in _LEVELS:
-            raise BadRequest(f"there is no log level {level!r}", remedy=f"one of {', '.join(_LEVELS)}")
-        log.configure(level, human=self._human)
-        return views.Done(message=f"log level {level} until the next start or reload")
-
-    def _refresh_metrics(self) -> None:
-        """Before each scrape: ages and levels that nobody reports by himself."""
-        self.health.check()
-        self.rooms.peer.measure()
-        self.meter.set("qkdd_disk_free_ratio", free_ratio(Path(self.config.node.state_directory)))
-        self.meter.set("qkdd_calibrating", float(self.link_run.calibrating))
-        for device in self._devices.shown():
-            if device.name in self.config.firmware.wanted and device.firmware:
-                old = self.config.firmware.is_old(device.name, device.firmware)
-                self.meter.set("qkdd_device_firmware_old", float(old), device=device.name)
-        if self.link_run.last_calibration is not None:
-            age = self.clock.monotonic() - self.link_run.last_calibration
-            self.meter.set("qkdd_time_since_calibration_seconds", age)
-        if (ledger := self._stock.ledger) is not None:
-            self.meter.set("qkdd_epsilon_spent_ratio", ledger.fraction)
-            if ledger.days_left is not None:
-                self.meter.set("qkdd_epoch_days_left", ledger.days_left)
+        return changed

@@ -103,7 +103,7 @@ async def until(condition: Any, seconds: float = 20.0) -> None:
 
 def seen(daemon: Daemon, code: str) -> str:
     """The last message with this code from the peer's part; "" when there is none."""
-    return next((e.message for e in daemon.errors() if e.code == code and e.part == "peer"), "")
+    return next((e.message for e in daemon.control.errors() if e.code == code and e.part == "peer"), "")
 
 
 def counted(daemon: Daemon, code: str) -> bool:
@@ -319,7 +319,7 @@ def test_a_flipped_bit_on_the_wire_ends_the_session_and_a_new_one_comes_by_itsel
             await sender.send(Note("whatever"))
             await until(lambda: linked(alice, bob) and alice.link_run.session is not first)
             assert proxy.flip == ""
-            codes = {error.code for daemon in (alice, bob) for error in daemon.errors() if error.part == "peer"}
+            codes = {error.code for daemon in (alice, bob) for error in daemon.control.errors() if error.part == "peer"}
             assert codes
             assert codes <= {"QKD-PEER-TLS", "QKD-PEER-CLOSED"}
             assert any(counted(daemon, code) for daemon in (alice, bob) for code in codes)

@@ -73,7 +73,9 @@ def test_alone_it_runs_and_says_what_is_missing(tmp_path: Path, pki: Any) -> Non
     async def main() -> None:
         path = node_file(tmp_path, pki)
         async with running(path) as daemon:
-            await until(lambda: len(daemon.errors()) >= 1 and daemon.supervisor.parts["store"].state.value == "up")
+            await until(
+                lambda: len(daemon.control.errors()) >= 1 and daemon.supervisor.parts["store"].state.value == "up"
+            )
             client = ControlClient(daemon.config.control.socket)
             status = await asyncio.to_thread(client.get, "/v1/status")
             assert status["state"] == "degraded"
@@ -87,7 +89,7 @@ def test_alone_it_runs_and_says_what_is_missing(tmp_path: Path, pki: Any) -> Non
                 await asyncio.to_thread(client.get, "/v1/devices/tagger/fields")
             with pytest.raises(Refused, match="QKD-CTL-NOT-NOW"):
                 await asyncio.to_thread(client.post, "/v1/calibrate/polarization")
-            daemon._refresh_metrics()
+            daemon.control.refresh_metrics()
             text = daemon.meter.exposition().decode()
             assert 'qkdd_device_up{device="tagger",driver="s15_tdc1"} 0.0' in text
             assert 'qkdd_part_up{part="store"} 1.0' in text
@@ -109,7 +111,7 @@ def test_peer_with_real_certificates_up_down_up(tmp_path: Path, pki: Any) -> Non
             b_path = node_file(tmp_path / "b", pki, "bob", alice.rooms.peer.port)
             async with running(b_path) as bob:
                 await until(lambda: bob.link_run.session is not None and alice.link_run.session is not None)
-                assert bob.link().authentication == "ml-dsa"
+                assert bob.control.link().authentication == "ml-dsa"
                 await until(lambda: alice.supervisor.parts["peer"].state.value == "up")
             await until(lambda: alice.supervisor.parts["peer"].state.value != "up")
             assert alice.link_run.session is None
@@ -126,7 +128,7 @@ def test_another_link_section_is_refused_by_its_key_and_heals(tmp_path: Path, pk
             b_path = node_file(tmp_path / "b", pki, "bob", alice.rooms.peer.port)
             support.edit(b_path, 'window = "6 ns"', 'window = "7 ns"')
             async with running(b_path) as bob:
-                await until(lambda: any(e.part == "peer" and "window" in e.message for e in bob.errors()))
+                await until(lambda: any(e.part == "peer" and "window" in e.message for e in bob.control.errors()))
             support.edit(b_path, 'window = "7 ns"', 'window = "6 ns"')
             async with running(b_path) as bob:
                 await until(lambda: bob.link_run.session is not None)
@@ -139,19 +141,19 @@ def test_reload_drain_resume(tmp_path: Path, pki: Any) -> None:
         path = node_file(tmp_path, pki)
         async with running(path) as daemon:
             await until(lambda: daemon.rooms.peer._server is not None)
-            assert (await daemon.reload()).details == []
+            assert await daemon.reload() == []
             support.edit(path, 'id = "alice"', 'id = "alice"\nlog_level = "warning"')
-            assert (await daemon.reload()).details == ["node.log_level"]
+            assert await daemon.reload() == ["node.log_level"]
             support.edit(path, 'window = "6 ns"', 'window = "9 ns"')
             with pytest.raises(ReloadRefused, match=r"link\.shared\.window"):
                 await daemon.reload()
             assert daemon.config.link.shared.window == pytest.approx(6e-9)
-            await daemon.drain()
+            await daemon.control.drain()
             assert daemon.link_run.draining
-            await daemon.resume()
+            daemon.resume()
             assert not daemon.link_run.draining
             with pytest.raises(QkddError, match="level"):
-                daemon.set_log_level("loud")
+                daemon.control.set_log_level("loud")
 
     asyncio.run(main())
 
@@ -161,11 +163,11 @@ def test_an_interlock_stops_link_and_devices_until_resume(tmp_path: Path, pki: A
         async with running(node_file(tmp_path, pki)) as daemon:
             daemon.trip(Interlock("the lid is open"))
             await until(lambda: "tagger" not in daemon.supervisor.parts and "link" not in daemon.supervisor.parts)
-            assert daemon.status().state == "tripped"
-            assert any(e.code == "QKD-NODE-INTERLOCK" for e in daemon.errors())
-            await daemon.resume()
+            assert daemon.control.status().state == "tripped"
+            assert any(e.code == "QKD-NODE-INTERLOCK" for e in daemon.control.errors())
+            daemon.resume()
             assert {"tagger", "link"} <= set(daemon.supervisor.parts)
-            assert daemon.status().state != "tripped"
+            assert daemon.control.status().state != "tripped"
 
     asyncio.run(main())
 

@@ -1,7 +1,9 @@
 """Tables of a node's key store (one SQLite file) and their migrations.
 
-A block's row holds its sealed key from `prepared` on and its sealed chunk from `sealed` on; `released` and `voided` rows
-hold none. Masks and the ledger live in the same file, so that a block becomes key, masks and a ledger entry in one commit.
+From `prepared` on a block's row holds the sealed head of its key, from which masks are made, and its row in `CHUNKS` the rest,
+which becomes key: megabytes that are written once, while the small row changes its state (decision 0220). `released` and
+`voided` blocks have neither. Masks and the ledger live in the same file, so that a block becomes key, masks and a ledger
+entry in one commit.
 """
 
 from __future__ import annotations
@@ -45,12 +47,19 @@ BLOCKS = sa.Table(
     sa.Column("masks", sa.Integer, nullable=False),
     sa.Column("details", sa.Text, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
-    sa.Column("sealed", sa.LargeBinary),
+    sa.Column("sealed", sa.LargeBinary),  # the head, until it became masks; before version 3 the whole key
     sa.Column("target", sa.Text),  # where it was offered first: it may be stored there and goes nowhere else
     sa.Column(
         "withdrawn", sa.Boolean, nullable=False, server_default=sa.false()
     ),  # offered, erased here, to be voided there
     sa.Index("blocks_by_state", "state", "sequence"),
+)
+
+CHUNKS = sa.Table(
+    "chunks",
+    METADATA,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
 
 MASKS = sa.Table(
@@ -96,7 +105,17 @@ def _version_2(connection: sa.Connection) -> None:
         connection.exec_driver_sql("ALTER TABLE blocks ADD COLUMN withdrawn BOOLEAN NOT NULL DEFAULT 0")
 
 
-MIGRATIONS = (_version_1, _version_2)
+def _version_3(connection: sa.Connection) -> None:
+    """Chunks beside their blocks. What is in doubt stays whole: only who has the master key can cut it."""
+    CHUNKS.create(connection, checkfirst=True)
+    whole = (BLOCKS.c.state.in_([*WAITING, BlockState.ACKNOWLEDGED]), BLOCKS.c.sealed.is_not(None))
+    connection.execute(
+        CHUNKS.insert().from_select(["sequence", "sealed"], sa.select(BLOCKS.c.sequence, BLOCKS.c.sealed).where(*whole))
+    )
+    connection.execute(BLOCKS.update().where(*whole).values(sealed=None))
+
+
+MIGRATIONS = (_version_1, _version_2, _version_3)
 
 
 def node_store(path: Path) -> Database:

@@ -15,7 +15,7 @@ from qkdd.core.database import Database
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
 from qkdd.keys.errors import SpoolLimit, UnknownBlock
-from qkdd.keys.schema import BLOCKS, HELD, IN_DOUBT, WAITING, BlockState
+from qkdd.keys.schema import BLOCKS, CHUNKS, HELD, IN_DOUBT, WAITING, BlockState
 
 _KEEP_FINISHED = 1000  # rows without key that stay for settling and for `qkdctl blocks`
 
@@ -63,6 +63,11 @@ def _record(row: sa.Row[tuple[object, ...]]) -> BlockRecord:
     )
 
 
+def _erase(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> None:
+    """The chunks of these blocks; the store overwrites what it deletes."""
+    connection.execute(CHUNKS.delete().where(CHUNKS.c.sequence.in_(sa.select(BLOCKS.c.sequence).where(*which))))
+
+
 class Spool:
     """States of a block: see `qkdd.keys.schema.BlockState`. All calls raise StorageFull or StorageFailed."""
 
@@ -91,7 +96,10 @@ class Spool:
         details: dict[str, str | float | int | None],
     ) -> None:
         """Store a block as `prepared`. Raises SpoolLimit when too much key waits for the KMS."""
-        sealed = self._sealer.seal(key, _place("block", sequence, block_id))
+        view = key.reveal()
+        cut = min(16 * first + 32 * masks, len(view))
+        head = self._sealer.seal(view[:cut], _place("block", sequence, block_id))
+        chunk = self._sealer.seal(view[cut:], _place("chunk", sequence, block_id))
         created, limit = self._clock.wall(), self._limit
 
         def work(connection: sa.Connection) -> None:
@@ -111,9 +119,10 @@ class Spool:
                     masks=masks,
                     details=json.dumps(details, sort_keys=True),
                     created=created,
-                    sealed=sealed,
+                    sealed=head,
                 )
             )
+            connection.execute(CHUNKS.insert().values(sequence=sequence, sealed=chunk))
 
         await self._database.run(work)
 
@@ -134,17 +143,20 @@ class Spool:
                 raise UnknownBlock(f"block {block_id.hex()} cannot be accepted", state=row.state if row else None)
             record = _record(connection.execute(sa.select(*_COLUMNS).where(BLOCKS.c.id == block_id)).one())
             key = self._sealer.open(row.sealed, _place("block", row.sequence, block_id))
+            size = record.bytes - record.auth_bytes
             try:
                 view = key.reveal()
                 carve(record)(connection, view[: record.auth_bytes])
-                rest = view[record.auth_bytes :]
-                state = BlockState.SEALED if rest else BlockState.RELEASED
-                sealed = self._sealer.seal(rest, _place("chunk", row.sequence, block_id)) if rest else None
-                size = len(rest)
+                if len(view) > record.auth_bytes:  # written whole, before there was a table of chunks
+                    chunk = self._sealer.seal(view[record.auth_bytes :], _place("chunk", row.sequence, block_id))
+                    connection.execute(CHUNKS.insert().values(sequence=row.sequence, sealed=chunk))
             finally:
                 key.wipe()
+            state = BlockState.SEALED if size else BlockState.RELEASED
+            if not size:
+                connection.execute(CHUNKS.delete().where(CHUNKS.c.sequence == row.sequence))
             connection.execute(
-                BLOCKS.update().where(BLOCKS.c.id == block_id).values(state=state, sealed=sealed, bytes=size)
+                BLOCKS.update().where(BLOCKS.c.id == block_id).values(state=state, sealed=None, bytes=size)
             )
             return BlockRecord(
                 record.sequence,
@@ -167,6 +179,7 @@ class Spool:
             state = connection.execute(sa.select(BLOCKS.c.state).where(BLOCKS.c.id == block_id)).scalar()
             if state in HELD:
                 raise UnknownBlock(f"block {block_id.hex()} is key already and cannot be voided", state=state)
+            _erase(connection, BLOCKS.c.id == block_id)
             connection.execute(
                 BLOCKS.update()
                 .where(BLOCKS.c.id == block_id)
@@ -204,7 +217,8 @@ class Spool:
 
         def work(connection: sa.Connection) -> list[BlockRecord]:
             mine = (BLOCKS.c.state == BlockState.OFFERED, BLOCKS.c.target == target)
-            connection.execute(BLOCKS.update().where(*mine, BLOCKS.c.id.in_(ids)).values(withdrawn=True, sealed=None))
+            _erase(connection, *mine, BLOCKS.c.id.in_(ids))
+            connection.execute(BLOCKS.update().where(*mine, BLOCKS.c.id.in_(ids)).values(withdrawn=True))
             query = sa.select(*_COLUMNS).where(*mine, BLOCKS.c.withdrawn).order_by(BLOCKS.c.sequence)
             return [_record(row) for row in connection.execute(query)]
 
@@ -253,7 +267,8 @@ class Spool:
                 .values(target=target)
             )
             rows = connection.execute(
-                sa.select(BLOCKS)
+                sa.select(*_COLUMNS, CHUNKS.c.sealed)
+                .join(CHUNKS, CHUNKS.c.sequence == BLOCKS.c.sequence)
                 .where(
                     BLOCKS.c.id.in_(ids),
                     BLOCKS.c.state == BlockState.OFFERED,
@@ -290,11 +305,9 @@ class Spool:
         """`acknowledged → released`, this node's copies erased; returns how many. Old finished rows go."""
 
         def work(connection: sa.Connection) -> int:
-            count = connection.execute(
-                BLOCKS.update()
-                .where(BLOCKS.c.state == BlockState.ACKNOWLEDGED)
-                .values(state=BlockState.RELEASED, sealed=None)
-            ).rowcount
+            done = BLOCKS.c.state == BlockState.ACKNOWLEDGED
+            _erase(connection, done)
+            count = connection.execute(BLOCKS.update().where(done).values(state=BlockState.RELEASED)).rowcount
             last = connection.execute(sa.select(sa.func.max(BLOCKS.c.sequence))).scalar() or 0
             connection.execute(
                 BLOCKS.delete().where(

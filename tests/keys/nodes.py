@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from qkdd.core.counters import RecordingMeter
 from qkdd.core.secret import Secret
 from qkdd.keys import BlockRecord, Committer, MaskPool, Spool, node_store
-from qkdd.keys.schema import BLOCKS
+from qkdd.keys.schema import BLOCKS, CHUNKS
 from qkdd.keys.spool import _place
 from qkdd.peer import DIRECTIONS, Role
 from qkdd.testing.clock import FakeClock
@@ -68,7 +68,10 @@ class Node:
         """What waits for the KMS, by chunk id."""
 
         def work(connection: sa.Connection) -> dict[str, bytes]:
-            rows = connection.execute(sa.select(BLOCKS).where(BLOCKS.c.state.in_(["sealed", "offered"])))
+            kept = sa.select(BLOCKS.c.id, BLOCKS.c.sequence, CHUNKS.c.sealed).join(
+                CHUNKS, CHUNKS.c.sequence == BLOCKS.c.sequence
+            )
+            rows = connection.execute(kept.where(BLOCKS.c.state.in_(["sealed", "offered"])))
             opened = {}
             for row in rows:
                 secret = self.spool._sealer.open(row.sealed, _place("chunk", row.sequence, row.id))

@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from qkdd.core.database import Database
 from qkdd.core.errors import QkddError, StorageFull
+from qkdd.core.sealing import Sealer
+from qkdd.core.secret import Secret
+from qkdd.core.sqlite_file import SqliteFile
 from qkdd.keys.errors import BlockInconsistent, CommitInDoubt, CommitRefused, SpoolLimit, UnknownBlock
+from qkdd.keys.schema import BLOCKS, MIGRATIONS
 from qkdd.peer import ALICE_TO_BOB, PeerAborted, Role
 
-from .nodes import TARGET, Block, Node, block, both, check_equal, committed, pair, settled, text
+from .nodes import MASTER, TARGET, Block, Node, block, both, check_equal, committed, pair, settled, text
 from .wire import FakeSession, Wire
 
 
@@ -313,6 +319,47 @@ def test_the_disk_is_really_full_and_becomes_free(tmp_path: Path, role: Role) ->
         await committed(a, b, 3, 200_000)
         assert len(await a.chunks()) == len(before) + 1
         await check_equal(a, b)
+        await a.close()
+        await b.close()
+
+    asyncio.run(main())
+
+
+def test_a_store_of_version_2_keeps_its_chunks_and_settles_what_is_in_doubt(tmp_path: Path) -> None:
+    """One chunk waits and one block is in doubt on both nodes, each with its key whole in the row."""
+
+    async def main() -> None:
+        for role in ("alice", "bob"):
+            old = Database(SqliteFile(tmp_path / f"{role[0]}.db"), MIGRATIONS[:2])
+            await old.open()
+            sealer = Sealer(Secret(MASTER), "spool")
+
+            def work(connection: sa.Connection, sealer: Sealer = sealer) -> None:
+                connection.execute(sa.text("DROP TABLE chunks"))  # made from today's tables by version 1
+                for number, state, kind in ((1, "sealed", "chunk"), (2, "committed", "block")):
+                    name = bytes([number]) * 16
+                    connection.execute(
+                        BLOCKS.insert().values(
+                            sequence=number,
+                            id=name,
+                            number=number,
+                            state=state,
+                            bytes=700,
+                            first=number == 2,
+                            masks=TARGET * (number == 2),
+                            details="{}",
+                            created=0.0,
+                            sealed=sealer.seal(text(number), f"{kind}/{number}/{name.hex()}"),
+                        )
+                    )
+
+            await old.run(work)
+            await old.close()
+        a, b = await pair(tmp_path)
+        await settled(a, b)
+        assert await a.chunks() == {"01" * 16: text(1), "02" * 16: text(2)[16 + TARGET * 32 :]}
+        assert await check_equal(a, b) == 2
+        assert a.masks.available(ALICE_TO_BOB) == TARGET
         await a.close()
         await b.close()
 

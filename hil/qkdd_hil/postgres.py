@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own: in a folder, on a UNIX socket, never as root, started, killed and brought back."""
+"""A PostgreSQL server of a test's own: in a folder, on a UNIX socket, never as root, started, stopped, killed and brought back."""
 
 from __future__ import annotations
 
@@ -79,10 +79,29 @@ class PostgresServer:
             time.sleep(_PAUSE)
         raise NoServer(done.stdout + done.stderr + (self.folder / "log").read_text())
 
+    def _pid(self) -> int:
+        return int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+
     def kill(self) -> None:
         """SIGKILL to the server; what it had not written is what a crash loses."""
-        pid = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
-        os.kill(pid, signal.SIGKILL)
+        os.kill(self._pid(), signal.SIGKILL)
+
+    def pause(self) -> None:
+        """SIGSTOP to the server and its children: lines stand and new ones are accepted by the kernel, and nobody answers."""
+        server = self._pid()
+        os.kill(server, signal.SIGSTOP)  # first, so that it starts no further child
+        for child in self._children(server):
+            os.kill(child, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT; harmless when it runs."""
+        server = self._pid()
+        for process in (*self._children(server), server):
+            os.kill(process, signal.SIGCONT)
+
+    @staticmethod
+    def _children(server: int) -> list[int]:
+        return [int(pid) for pid in Path(f"/proc/{server}/task/{server}/children").read_text().split()]
 
     def stop(self) -> None:
         """At once; the data stays good. Idempotent."""

@@ -111,6 +111,18 @@ class StorageFailed(QkddError):
     default_remedy = "Check the disk's health and the permissions of the state directory."
 
 
+class StorageSilent(StorageFailed):
+    code = "QKD-CORE-STORAGE-SILENT"
+    kind = Kind.TRANSIENT
+    meaning = (
+        "A store did not answer within its deadline: the database server, another process's lock or the disk hangs."
+    )
+    default_remedy = (
+        "Look at the database server (running, not stopped, not out of memory), at who holds its locks, and at the disk; "
+        "it goes on by itself."
+    )
+
+
 class SealError(QkddError):
     code = "QKD-CORE-SEAL"
     kind = Kind.KEY_MATERIAL

@@ -6,21 +6,25 @@ import fcntl
 import os
 import secrets
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
-from qkdd.core.errors import QkddError, StorageFailed, StorageFull
+from qkdd.core.errors import QkddError, StorageFailed, StorageFull, StorageSilent
 
 
 class SqliteFile:
     """See `qkdd.core.database.Place`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, deadline: float = 10.0) -> None:
+        """deadline: s; a lock that another program holds on the file is waited for half as long."""
+        self.path, self._patience = path, deadline / 2
         self._lock = -1
+        self._raw: sqlite3.Connection | None = None
+        self._guard = threading.Lock()  # of _raw, which another thread interrupts
         self._engine: sa.Engine | None = None
         self._connection: sa.Connection | None = None
 
@@ -52,7 +56,7 @@ class SqliteFile:
     def _connect(self) -> Any:
         raw = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
         for pragma in (
-            "busy_timeout = 5000",
+            f"busy_timeout = {1000 * self._patience:.0f}",
             "journal_mode = WAL",
             "synchronous = FULL",
             "secure_delete = ON",
@@ -60,9 +64,18 @@ class SqliteFile:
             "temp_store = MEMORY",
         ):
             raw.execute(f"PRAGMA {pragma}")
+        with self._guard:
+            self._raw = raw
         return raw
 
+    def interrupt(self) -> None:
+        with self._guard:
+            if self._raw is not None:
+                self._raw.interrupt()
+
     def close(self) -> None:
+        with self._guard:
+            self._raw = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -80,4 +93,11 @@ class SqliteFile:
         text = str(getattr(error, "orig", None) or error)
         if "disk is full" in text or "No space left" in text:
             return StorageFull(f"{self.path}: {text}")
+        if "database is locked" in text:
+            return StorageSilent(
+                f"{self.path}: another program holds a lock on the file",
+                remedy="end the program that has the file open (a backup, sqlite3); it goes on by itself",
+            )
+        if text == "interrupted":
+            return StorageSilent(f"{self.path}: no answer within the deadline")
         return StorageFailed(f"{self.path}: {text}")

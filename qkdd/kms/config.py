@@ -135,6 +135,7 @@ class Limits(Section, frozen=True, kw_only=True):
     key_lifetime: Seconds = Seconds(7 * 86_400.0)
     pool_bytes: int = 1 << 30
     peer_deadline: Seconds = Seconds(3.0)
+    store_deadline: Seconds = Seconds(10.0)
     idle_timeout: Seconds = Seconds(75.0)
     connections: int = 4096  # open at once on each listener
     requests_per_s: float = 0.0  # of each application; 0 = no limit
@@ -155,6 +156,8 @@ class Limits(Section, frozen=True, kw_only=True):
         for name in ("max_key_count", "body_bytes", "json_depth", "in_flight_per_sae", "pool_bytes", "connections"):
             if getattr(self, name) < 1:
                 yield name, "must be positive", "leave it out for the default"
+        if not 2 <= self.store_deadline <= 300:
+            yield "store_deadline", "must lie between 2 s and 300 s", 'use "10 s"'
         for name in ("requests_per_s", "key_bits_per_h"):
             if getattr(self, name) < 0:
                 yield name, "cannot be negative", "use 0 for no limit"
@@ -223,8 +226,8 @@ class KmsConfig(Section, frozen=True, kw_only=True):
     def store_place(self) -> Place:
         """Where the keys are kept."""
         if self.kms.store is not None:
-            return Postgres(self.kms.store)
-        return SqliteFile(Path(self.kms.state_directory) / "kms.db")
+            return Postgres(self.kms.store, self.limits.store_deadline)
+        return SqliteFile(Path(self.kms.state_directory) / "kms.db", self.limits.store_deadline)
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         seen: dict[str, str] = {}

@@ -80,6 +80,20 @@ class StoreMismatch(KmsError):
     default_remedy = "Give each its own `state_directory`; a store of `qkdd-kms dev-pair` is of no use elsewhere."
 
 
+class StoreAway(KmsError):
+    code = "QKD-KMS-STORE"
+    kind = Kind.TRANSIENT
+    meaning = (
+        "The key store (PostgreSQL, or the file) did not answer within `store_deadline`; nothing was given out. What was under "
+        "way there counts as an answer that was lost."
+    )
+    default_remedy = (
+        "Look at the database server, at who holds its locks, and at the disk. The KMS tries by itself and serves again as soon "
+        "as the store answers."
+    )
+    retry_after = 5
+
+
 class TooBusy(KmsError):
     code = "QKD-KMS-BUSY"
     kind = Kind.TRANSIENT

@@ -12,8 +12,8 @@ from aiohttp.typedefs import Middleware
 from qkdd.core import log
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
-from qkdd.core.errors import QkddError
-from qkdd.kms.errors import KmsError, NotEntitled, RequestRefused
+from qkdd.core.errors import QkddError, StorageSilent
+from qkdd.kms.errors import KmsError, NotEntitled, RequestRefused, StoreAway
 from qkdd.peer.tls import Negotiated, negotiated
 
 _LOG = log.get("kms")
@@ -85,6 +85,9 @@ def errors_as(render: ErrorBody, plane: str, meter: Meter, kind: str = "applicat
                 response.headers["Allow"] = error.headers["Allow"]
         except KmsError as error:
             response = respond(render(error), error.status, error.retry_after, kind)
+        except StorageSilent as error:  # said in the log when it begins and when it is over, not with each request
+            away = StoreAway("key data access error", cause=error.code)
+            response = respond(render(away), away.status, away.retry_after, kind)
         except QkddError as error:
             _LOG.error("request failed", plane=plane, **log.error_fields(error))
             failure = InternalFailure("key data access error", cause=error.code)

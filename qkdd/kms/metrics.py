@@ -16,6 +16,8 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "qkdd_kms_expired_total": ((), "Draws whose keys were never fetched completely in their lifetime."),
     "qkdd_kms_conflicts_total": ((), "Ranges on which the two sites did not agree; none was given out twice."),
     "qkdd_kms_returned_bits_total": (("peer",), "Key of abandoned draws that came back to the pool."),
+    "qkdd_kms_store_silent": ((), "1 while the key store does not answer within its deadline."),
+    "qkdd_kms_store_silences_total": ((), "Times the key store did not answer within its deadline."),
     "qkdd_kms_requests_total": (("plane", "status"), "HTTP answers."),
     "qkdd_kms_connections_refused_total": (
         ("listener", "reason"),

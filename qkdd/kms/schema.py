@@ -8,10 +8,12 @@ only in `material`, sealed.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from enum import StrEnum
 
 import sqlalchemy as sa
 
+from qkdd.core.clock import Clock
 from qkdd.core.database import Database, Place
 
 
@@ -222,6 +224,11 @@ def _version_5(connection: sa.Connection) -> None:
 MIGRATIONS = (_version_1, _version_2, _version_3, _version_4, _version_5)
 
 
-def kms_store(place: Place) -> Database:
-    """The database of a KMS, not yet open."""
-    return Database(place, MIGRATIONS)
+def kms_store(
+    place: Place,
+    deadline: float | None = None,
+    clock: Clock | None = None,
+    on_silence: Callable[[bool], object] = lambda _silent: None,
+) -> Database:
+    """The database of a KMS, not yet open. deadline: s, see `qkdd.core.database.Database`."""
+    return Database(place, MIGRATIONS, deadline=deadline, clock=clock, on_silence=on_silence)

@@ -24,6 +24,7 @@ from qkdd.kms.access import SaeAccess
 from qkdd.kms.admin import ROUTES
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.connections import IdleConnections
+from qkdd.kms.errors import StoreAway
 from qkdd.kms.etsi004 import Etsi004
 from qkdd.kms.etsi014 import Etsi014
 from qkdd.kms.etsi014_codec import error_body
@@ -114,7 +115,7 @@ class KmsServer:
             peers[name] = GroupingPeer(name, (peer.url, *peer.replicas), context, clock, config.limits.peer_deadline)
         service = KeyService(
             config,
-            kms_store(config.store_place()),
+            kms_store(config.store_place(), config.limits.store_deadline, clock, self._store_silent),
             master,
             peers,
             clock=clock,
@@ -249,6 +250,14 @@ class KmsServer:
                 _LOG.error("the audit log did not take its last line", error=str(error))
         asyncio.get_running_loop().call_later(_LAST_WORDS, self._end, EXIT_ZEROISED)
         return report
+
+    def _store_silent(self, silent: bool) -> None:
+        self.meter.set("qkdd_kms_store_silent", float(silent))
+        if silent:
+            self.meter.add("qkdd_kms_store_silences_total")
+            _LOG.error("the key store does not answer", code=StoreAway.code, remedy=StoreAway.default_remedy)
+        else:
+            _LOG.info("the key store answers again")
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():

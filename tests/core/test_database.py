@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from qkdd.core.database import Database
-from qkdd.core.errors import StorageFailed, StorageFull
+from qkdd.core.database import Database, is_alive, owner
+from qkdd.core.errors import StorageFailed, StorageFull, StorageSilent
 from qkdd.core.sqlite_file import SqliteFile
+from qkdd.testing.clock import FakeClock
 
 META = sa.MetaData()
 ITEMS = sa.Table("items", META, sa.Column("id", sa.Integer, primary_key=True), sa.Column("data", sa.LargeBinary))
@@ -105,5 +107,88 @@ def test_one_owner_and_no_newer_schema(tmp_path: Path) -> None:
             await _store(tmp_path).open()
         with pytest.raises(StorageFailed, match="not open"):
             await store.run(lambda c: None)
+
+    asyncio.run(main())
+
+
+def test_a_file_that_another_program_locks(tmp_path: Path) -> None:
+    """All that waits is told at once and together, and the store goes on when the lock is gone."""
+
+    async def main() -> None:
+        seen: list[bool] = []
+        store = Database(SqliteFile(tmp_path / "s.db", 0.2), [_first], deadline=30.0, on_silence=seen.append)
+        await store.open()
+        with closing(sqlite3.connect(tmp_path / "s.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            tries: list[BaseException] = []
+            true_error = store.place.error
+            store.place.error = lambda error: tries.append(error) or true_error(error)  # type: ignore[method-assign,func-returns-value]
+            results = await asyncio.gather(*(store.run(_insert(n)) for n in range(100)), return_exceptions=True)
+            assert len(tries) < 5  # not one after the other
+            assert {type(r) for r in results} == {StorageSilent}
+            other.execute("ROLLBACK")
+        await store.run(_insert(1))
+        assert seen == [True, False]
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_store_that_hangs_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """After the deadline all are told; what had not begun never runs; one at a time tries, the others are told at once."""
+
+    async def main() -> None:
+        clock, seen, ran = FakeClock(), list[bool](), list[str]()
+        store = Database(SqliteFile(tmp_path / "s.db"), [_first], deadline=10.0, clock=clock, on_silence=seen.append)
+        await store.open()
+        first, gate = await store.run(owner), threading.Event()
+
+        def hangs(connection: sa.Connection) -> None:
+            _insert(1)(connection)
+            begun.set()
+            gate.wait(30)
+
+        begun = threading.Event()
+        hanging = asyncio.create_task(store.run(hangs))
+        await asyncio.to_thread(begun.wait)
+        waiting = asyncio.create_task(store.run(lambda c: ran.append("waiting")))
+        await clock.advance(9.9)
+        assert not hanging.done()
+        await clock.advance(0.1)
+        for task in (hanging, waiting):
+            with pytest.raises(StorageSilent, match="no answer within 10 s"):
+                await task
+        with pytest.raises(StorageSilent, match="another request"):
+            await store.run(lambda c: ran.append("at once"))
+        assert seen == [True]
+        gate.set()  # its transaction may be there or not: in doubt
+        while True:
+            try:
+                fresh = await store.run(owner)
+                break
+            except StorageSilent:
+                await asyncio.sleep(0)
+        assert fresh != first  # what the hanging one had reserved is nobody's
+        assert not await store.run(lambda c: is_alive(c, first))
+        assert (ran, seen) == ([], [True, False])
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_closing_does_not_wait_for_a_store_that_hangs(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = Database(SqliteFile(tmp_path / "s.db"), [_first], deadline=0.1)
+        await store.open()
+        gate = threading.Event()
+        with pytest.raises(StorageSilent):
+            await store.run(lambda c: gate.wait(30))
+        worker = store._thread
+        await store.close()
+        assert worker is not None
+        assert worker.is_alive()
+        gate.set()
+        await asyncio.to_thread(worker.join)
+        store.place.close()
 
     asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from qkdd_hil.postgres import PostgresServer
 
 from qkdd.core.audit import AuditLog
 from qkdd.core.database import Database, is_alive, owner
-from qkdd.core.errors import ConfigError, StorageFailed
+from qkdd.core.errors import ConfigError, StorageFailed, StorageSilent
 from qkdd.core.postgres import Postgres, parse
 from qkdd.core.secret import Secret
+from qkdd.kms import allocations
 from qkdd.kms.errors import NotEnoughKey, PeerKmsDown
 from qkdd.kms.rotation import NoEarlierKey, Rotation, siblings
 from qkdd.kms.schema import kms_store
@@ -29,6 +31,9 @@ from .postgres import server
 def postgres() -> Iterator[PostgresServer]:
     with server() as made:
         yield made
+
+
+DEADLINE = 10.0
 
 
 class Replicas(World):
@@ -51,7 +56,7 @@ class Replicas(World):
             self.audits["alice"] = AuditLog(self.root / "alice" / "audit.log", self.clock)
         service = KeyService(
             service_config("alice", self.root, **self.limits),
-            kms_store(Postgres(self.url)),
+            kms_store(Postgres(self.url, DEADLINE), DEADLINE, self.clock),
             Secret(master),
             {"kms-bob": self.lines["alice"]},  # type: ignore[dict-item]
             clock=self.clock,
@@ -258,6 +263,104 @@ def test_the_server_goes_and_comes_back(postgres: PostgresServer, tmp_path: Path
         assert await world.fetch("bob", list(ids)) == ids
 
     play(scenario, tmp_path, postgres.create(f"restart_{hard}".lower()))
+
+
+@pytest.mark.parametrize("moment", ["reserve", "announced", "commit"])
+def test_the_server_is_there_and_says_nothing(postgres: PostgresServer, tmp_path: Path, moment: str) -> None:
+    """Stopped (SIGSTOP) before, in the middle and at the end of a draw: the request is told after the deadline, others at once;
+    when the server goes on so does the KMS, and no key was given twice or lost after it had been given."""
+
+    async def scenario(world: Replicas) -> None:
+        await world.feed(0, 3200)
+        await world.sync()
+        before = await world.draw("alice", 3)
+        site, line = world.replicas[0].site, world.lines["alice"]
+        true_call, true_run = line.call, site.run
+
+        async def call(name: str, message: Any, answer: Any) -> Any:
+            reply = await true_call(name, message, answer)
+            if moment == "announced" and name == "allocations":
+                postgres.pause()
+            return reply
+
+        async def run(work: Any, *arguments: Any, **named: Any) -> Any:
+            def at_commit(connection: sa.Connection, *given: Any, **more: Any) -> Any:
+                result = work(connection, *given, **more)
+                postgres.pause()
+                return result
+
+            hit = moment == "commit" and work is allocations.deliver
+            return await true_run(at_commit if hit else work, *arguments, **named)
+
+        line.call, site.run = call, run  # type: ignore[method-assign]
+        if moment == "reserve":
+            postgres.pause()
+        try:
+            drawing = asyncio.create_task(world.replicas[0].draw("sae-alice", ("sae-bob",), 4, 32))
+            while not drawing.done():
+                await world.clock.advance(1.0)
+                await asyncio.sleep(0.01)
+            with pytest.raises(StorageSilent, match="no answer within 10 s"):
+                await drawing
+        finally:
+            postgres.resume()
+        line.call, site.run = true_call, true_run  # type: ignore[method-assign]
+        after: dict[str, bytes] = {}
+        for service in world.replicas:
+            for _ in range(500):
+                try:
+                    await service.clean()
+                    after |= {k.key_id: k.key for k in await service.draw("sae-alice", ("sae-bob",), 3, 32)}
+                    break
+                except StorageSilent:  # told at once while the worker takes leave of the line
+                    await asyncio.sleep(0.01)
+        assert len(set((before | after).values())) == 9
+        assert await world.fetch("bob", list(before | after)) == before | after
+        await world.agree()
+
+    play(scenario, tmp_path, postgres.create(f"silent_{moment}"))
+
+
+def test_a_server_that_never_answered(postgres: PostgresServer) -> None:
+    """It accepts the connection: the start ends with an error, for the service manager to try again."""
+
+    async def main() -> None:
+        url = postgres.create("mute")
+        postgres.pause()
+        try:
+            with pytest.raises(StorageSilent):
+                await kms_store(Postgres(url, 2.0), 30.0).open()
+        finally:
+            postgres.resume()
+
+    asyncio.run(main())
+
+
+def test_another_session_holds_the_turn(postgres: PostgresServer) -> None:
+    """A replica that hangs in a transaction: the server ends the wait, all that waited are told together, and it goes on."""
+
+    async def main() -> None:
+        url = postgres.create("turn")
+        holder, other = kms_store(Postgres(url, 60.0), 60.0), kms_store(Postgres(url, 0.4), 60.0)
+        await holder.open()
+        await other.open()
+        gate, begun = threading.Event(), threading.Event()
+
+        def hold(_connection: sa.Connection) -> None:
+            begun.set()
+            gate.wait(60)
+
+        holding = asyncio.create_task(holder.run(hold))
+        await asyncio.to_thread(begun.wait)
+        results = await asyncio.gather(*(other.run(owner) for _ in range(50)), return_exceptions=True)
+        assert {type(r) for r in results} == {StorageSilent}
+        gate.set()
+        await holding
+        assert await other.run(owner)
+        await holder.close()
+        await other.close()
+
+    asyncio.run(main())
 
 
 def test_in_doubt_work_does_not_run_again(postgres: PostgresServer) -> None:

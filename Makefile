@@ -94,9 +94,11 @@ $(JUDGES)-kms/.installed: tests/judges_kms/requirements.txt
 	$(JUDGES)-kms/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-$(JUDGES)/.installed: tests/judges/requirements.txt
+$(JUDGES)/.installed: tests/judges/requirements.txt tests/judges/requirements-alone.txt
 	$(PYTHON) -m venv $(JUDGES)
 	$(JUDGES)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(JUDGES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --requirement tests/judges/requirements-alone.txt
 	@touch $@
 
 example: $(STAMP) ## a third party's driver: built, installed in a fresh environment, contract suite run there

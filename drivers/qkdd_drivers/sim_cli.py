@@ -192,7 +192,7 @@ def fs725(pty: Pty = None, listen: Listen = None, seed: Seed = 1, fault: Fault =
 def spd(pty: Pty = None, listen: Listen = None, seed: Seed = 1, rate: Rate = 10_000.0, fault: Fault = None) -> None:
     """S-Fifteen SPD detector (serial)."""
     _one_place(pty, listen)
-    _run(SpdSim(SteadyBench(rate, seed, 1), pty=pty, listen=place(listen), seed=seed), fault)
+    _run(SpdSim(SteadyBench(rate, seed, 1, working=140.0), pty=pty, listen=place(listen), seed=seed), fault)
 
 
 @app.command()
@@ -206,7 +206,7 @@ def id120(
 ) -> None:
     """ID Quantique ID120 detector (VISA)."""
     _one_place(pty, listen)
-    simulator = Id120Sim(SteadyBench(rate, seed, 1), pty=pty, listen=_scpi_place(pty, listen), seed=seed)
+    simulator = Id120Sim(SteadyBench(rate, seed, 1, working=180.0), pty=pty, listen=_scpi_place(pty, listen), seed=seed)
     _run_scpi(simulator, pty, listen, over, fault)
 
 

@@ -10,10 +10,13 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PATIENCE_S = 300
+AT_ONCE = 2  # most of a judge's time is waiting: for gates of detectors, paddles that turn, streams
 
 
 def main(arguments: list[str]) -> int:
@@ -22,29 +25,30 @@ def main(arguments: list[str]) -> int:
     judges = [p for p in sorted(HERE.glob("judge_*.py")) if not names or p.stem.removeprefix("judge_") in names]
     environment = os.environ | {"QKDD_BIN": str(Path(sys.executable).parent), "PYTHONPATH": str(HERE)}
     rows, failed = [], not judges
-    for judge in judges:
-        start = time.monotonic()
-        try:
-            done = subprocess.run(
-                [python, "-u", judge],
-                env=environment,
-                stdout=subprocess.PIPE,
-                text=True,
-                timeout=PATIENCE_S,
-                check=False,
-            )
-            said, code = done.stdout, done.returncode
-        except subprocess.TimeoutExpired as late:
-            said, code = (late.stdout or b"").decode(), -1
-        print(f"--- {judge.stem}\n{said}", end="")
-        checks = said.count("CHECK passed: ")
-        right = code == 0 and checks > 0
-        failed = failed or not right
-        rows.append(
-            f"{judge.stem:24} {checks:4} checks {time.monotonic() - start:6.1f} s  {'ok' if right else f'FAILED ({code})'}"
-        )
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for judge, (said, code, seconds) in zip(
+            judges, pool.map(partial(hear, python, environment), judges), strict=True
+        ):
+            print(f"--- {judge.stem}\n{said}", end="", flush=True)
+            checks = said.count("CHECK passed: ")
+            right = code == 0 and checks > 0
+            failed = failed or not right
+            rows.append(f"{judge.stem:24} {checks:4} checks {seconds:6.1f} s  {'ok' if right else f'FAILED ({code})'}")
     print("\n".join(["--- judges", *rows]) if rows else "no judge was executed")
     return int(failed)
+
+
+def hear(python: str, environment: dict[str, str], judge: Path) -> tuple[str, int, float]:
+    """One judge: what it printed, its exit code (-1: it took too long), seconds."""
+    start = time.monotonic()
+    try:
+        done = subprocess.run(
+            [python, "-u", judge], env=environment, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False
+        )
+        said, code = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as late:
+        said, code = (late.stdout or b"").decode(), -1
+    return said, code, time.monotonic() - start
 
 
 if __name__ == "__main__":

@@ -26,8 +26,10 @@ def main() -> int:
     parser.add_argument("-q", type=int, default=0, help="end after so many events")
     parser.add_argument("-X", action="store_true", help="swap the halves of each event")
     parser.add_argument("-t", default="768,768,768,768", help="thresholds in steps")
+    parser.add_argument("-D", default="0,0,0,0", help="delays of the inputs; here only none")
     options = parser.parse_args()
-    if options.a != 1 or any(not 0 <= int(level) <= 4095 for level in options.t.split(",")):
+    delayed = any(int(delay) for delay in options.D.split(","))
+    if options.a != 1 or delayed or any(not 0 <= int(level) <= 4095 for level in options.t.split(",")):
         print("option out of range", file=sys.stderr)
         return _BAD_OPTION
     if options.generate:

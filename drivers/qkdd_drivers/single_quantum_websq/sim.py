@@ -22,12 +22,13 @@ _KILOHM = 1.0  # bias voltage in mV = current in µA × this
 
 
 class SteadyBench:
-    """Detectors under constant light: the counts saturate with bias, dark counts rise at its end."""
+    """Detectors under constant light: the counts saturate with bias, dark counts rise at its end. working: the bias, in the
+    instrument's own unit, that is to this detector what 20 µA are to a nanowire."""
 
-    def __init__(self, rate: float, seed: int, detectors: int = 4) -> None:
-        self._rate, self._detectors = rate, detectors
+    def __init__(self, rate: float, seed: int, detectors: int = 4, working: float = 20.0) -> None:
+        self._rate, self._detectors, self._scale = rate, detectors, 20.0 / working
         self._random = np.random.default_rng(seed)
-        self._bias = (20.0,) * detectors
+        self._bias = (working,) * detectors
         self._enabled = True
 
     @property
@@ -37,7 +38,8 @@ class SteadyBench:
     def counts(self, period_s: float) -> tuple[int, ...]:
         if not self._enabled:
             return (0,) * self._detectors
-        mean = [self._rate / self._detectors / (1 + np.exp(-(b - 12.0) / 1.5)) + np.exp(b - 25.0) for b in self._bias]
+        like = [min(one * self._scale, 40.0) for one in self._bias]  # beyond, it counts its own darkness only
+        mean = [self._rate / self._detectors / (1 + np.exp(-(b - 12.0) / 1.5)) + np.exp(b - 25.0) for b in like]
         return tuple(int(n) for n in self._random.poisson(np.array(mean) * period_s))
 
     def set_bias(self, bias_ua: tuple[float, ...]) -> None:

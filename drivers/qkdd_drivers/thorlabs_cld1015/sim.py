@@ -98,7 +98,7 @@ class Cld1015Sim(ScpiSimulator):
         self._limit = parameter(rest, 0.0, _MOST)
 
     def _set_mode(self, rest: str) -> None:
-        if rest.upper() != "CURR":
+        if rest.upper() not in ("CURR", "CURRENT"):
             raise ScpiError(-224, "Illegal parameter value")
 
     def _set_tec(self, rest: str) -> None:

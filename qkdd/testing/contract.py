@@ -14,7 +14,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
 import pytest
@@ -27,7 +27,9 @@ from qkdd.device.transport import ByteLink, Wrap
 from qkdd.testing import wires
 from qkdd.testing.leaks import no_leaks, no_leaks_async
 
-_PATIENCE = 20.0  # seconds in which anything must have ended, well or with an error
+_PATIENCE = (
+    60.0  # seconds in which anything must have ended, well or with an error; generous: a guard, never what is judged
+)
 
 
 class AddressLike(Protocol):
@@ -69,6 +71,10 @@ class DriverContract(abc.ABC):
 
     harmless_faults: ClassVar[dict[str, dict[str, float]]] = {"late": {"seconds": 0.1}}
 
+    hurried: ClassVar[dict[str, float]] = {}
+    """Time-outs (class attributes of the driver, seconds) while a line or an instrument is silent on purpose, so that a test
+    need not wait for the driver's own. On a good line the driver's own hold: a busy machine must not look like a dead device."""
+
     @abc.abstractmethod
     def simulator(self) -> SimulatorLike:
         """A fresh simulator, not started."""
@@ -89,6 +95,14 @@ class DriverContract(abc.ABC):
         if wrap is not None:
             links = tuple(wrap(link) for link in links)
         return self.driver("device", settings, links, SystemClock(), RecordingMeter())
+
+    @contextlib.contextmanager
+    def in_a_hurry(self) -> Iterator[None]:
+        """The time-outs of `hurried` hold."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, seconds in self.hurried.items():
+                patch.setattr(self.driver, name, seconds)
+            yield
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[tuple[SimulatorLike, AddressLike]]:
@@ -280,7 +294,8 @@ class DriverContract(abc.ABC):
                 return made[-1]  # type: ignore[no-any-return]
 
             driver = self.make(address, wrap)
-            error = await self.attempt(driver)
+            with self.in_a_hurry():
+                error = await self.attempt(driver)
             assert error is None or error.kind in (Kind.TRANSIENT, Kind.PERMANENT)
             for one in made:
                 one.active = False
@@ -321,7 +336,7 @@ class DriverContract(abc.ABC):
             driver = self.make(address)
             await driver.open()
             simulator.inject("unplug")
-            with pytest.raises(errors.DeviceError) as caught:
+            with self.in_a_hurry(), pytest.raises(errors.DeviceError) as caught:
                 await driver.ping()
             assert caught.value.kind is Kind.TRANSIENT
             await driver.close()
@@ -351,10 +366,11 @@ class DriverContract(abc.ABC):
             driver = self.make(address)
             await driver.open()
             simulator.inject("hang")
-            with pytest.raises(errors.DeviceTimeout):
-                await driver.ping()
-            await driver.close()
-            assert isinstance(await self.attempt(driver), errors.DeviceTimeout)
+            with self.in_a_hurry():
+                with pytest.raises(errors.DeviceTimeout):
+                    await driver.ping()
+                await driver.close()
+                assert isinstance(await self.attempt(driver), errors.DeviceTimeout)
             simulator.inject("clear")
             await self.recovers(driver)
 
@@ -365,8 +381,8 @@ class DriverContract(abc.ABC):
             driver = self.make(address)
             await driver.open()
             simulator.inject("garbage", bytes=300)
-            with contextlib.suppress(errors.DeviceError):  # may be seen or thrown away before the next question
-                await driver.ping()
+            with self.in_a_hurry(), contextlib.suppress(errors.DeviceError):
+                await driver.ping()  # may be seen, or thrown away before the next question
             await driver.close()
             await self.recovers(driver)
 
@@ -380,7 +396,7 @@ class DriverContract(abc.ABC):
                     if not (field.settable and field.readable) or name in self.free_fields:
                         continue
                     other = self.other_value(field, await driver.get(name))
-                    with pytest.raises((errors.CommandRefused, errors.DeviceTimeout)):
+                    with self.in_a_hurry(), pytest.raises((errors.CommandRefused, errors.DeviceTimeout)):
                         await driver.set(name, other)
                 simulator.inject("clear")
 

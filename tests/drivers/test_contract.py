@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from qkdd_drivers.s15_tdc1.driver import Tdc1
@@ -19,6 +19,7 @@ from qkdd.testing.wires import Slow
 
 
 class TestTdc1(DriverContract):
+    hurried: ClassVar[dict[str, float]] = {"answer_time": 0.35}
     driver = Tdc1
     driver_name = "s15_tdc1"
 
@@ -53,6 +54,7 @@ def test_a_port_server_is_as_good_as_a_port() -> None:
 
 
 class TestWebSq(DriverContract):
+    hurried: ClassVar[dict[str, float]] = {"answer_time": 0.35}
     driver = WebSq
     driver_name = "single_quantum_websq"
 
@@ -68,6 +70,7 @@ class TestWebSq(DriverContract):
 
 
 class TestMpc320(DriverContract):
+    hurried: ClassVar[dict[str, float]] = {"answer_time": 0.35}
     driver = Mpc320
     driver_name = "thorlabs_mpc320"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from qkdd_drivers.id900.driver import Id900
@@ -15,19 +15,14 @@ from qkdd_drivers.qutag.sim import QuTagSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks
 from qkdd_drivers.swabian.driver import TimeTaggerDriver
 from qkdd_drivers.swabian.sim import SwabianSim
-from qkdd_drivers.worker_tagger import WorkerTagger
 
 from qkdd.testing.contract import DriverContract, SimulatorLike
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hanging library is found out sooner than a real instrument would need to open."""
-    monkeypatch.setattr(WorkerTagger, "open_time", 5.0)
-    monkeypatch.setattr(TimeTaggerDriver, "open_time", 5.0)
+HURRIED = {"open_time": 0.5, "answer_time": 0.3, "silence": 0.5}
 
 
 class TestMultiHarp(DriverContract):
+    hurried: ClassVar[dict[str, float]] = HURRIED
     driver = MultiHarp
     driver_name = "picoquant_multiharp"
 
@@ -85,6 +80,7 @@ class TestQuTag(TestMultiHarp):
 
 
 class TestId900(TestMultiHarp):
+    hurried: ClassVar[dict[str, float]] = {"answer_time": 0.35}
     driver = Id900
     driver_name = "idq_id900"
     harmless_faults = {"late": {"seconds": 0.02}}  # some seventy commands, each so much later

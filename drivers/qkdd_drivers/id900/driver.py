@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
@@ -23,7 +23,6 @@ from qkdd_drivers.options import read_options
 T = TypeVar("T")
 
 _CONTROL, _SERVICE, _STREAMS = range(3)
-_ANSWER = 2.0
 _CADENCE = 0.05
 _WAIT = 0.1  # seconds that one look for messages takes
 _SILENCE = (
@@ -42,6 +41,9 @@ OPTIONS: dict[str, Any] = {
 
 class Id900(Driver):
     """Role TimeTagger. Channel n is the input labelled n; there is no channel 0 (START is not read)."""
+
+    answer_time: ClassVar[float] = 2.0
+    """Seconds for sending a message, and for its reply."""
 
     threshold = Field(
         doc="Set trigger level of each input",
@@ -285,12 +287,12 @@ class Id900(Driver):
         reader = self._readers[bus]
 
         def call(_: ByteLink) -> T:
-            reader.ask(message.encode("ascii") + END, _ANSWER)
-            reply = reader.until(END, _ANSWER, limit=1 << 20)
+            reader.ask(message.encode("ascii") + END, self.answer_time)
+            reply = reader.until(END, self.answer_time, limit=1 << 20)
             reader.settled()
             return parse(reply)
 
-        return await self.run(operation, call, 2 * _ANSWER, bus=bus, urgent=urgent)
+        return await self.run(operation, call, 2 * self.answer_time, bus=bus, urgent=urgent)
 
     async def _tell(self, operation: str, command: str) -> None:
         """A command; what it replies is not documented."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
@@ -22,7 +22,6 @@ from qkdd_drivers.s15_tdc1.stream import TagStream
 
 T = TypeVar("T")
 
-_ANSWER = 1.0  # seconds for a short answer
 _WRITE = 1.0
 _READ_CHUNK = 1 << 16
 _CADENCE = 0.05  # seconds between two blocks given out
@@ -32,6 +31,9 @@ _CONFUSION = 5.0  # seconds in which the bytes slip again and again, after which
 
 class Tdc1(Driver):
     """Role TimeTagger. While a stream runs, fields can be neither read nor set."""
+
+    answer_time: ClassVar[float] = 1.0
+    """Seconds for a short answer."""
 
     threshold = Field(
         doc="Set trigger level of all inputs; negative means falling pulses",
@@ -133,12 +135,12 @@ class Tdc1(Driver):
         if self._pump is not None:  # the line is busy with tags, which are a sign of life too
             self._check_silence(self._pump, "identify")
             return self.identity
-        await self.run("identify", self._ask_identity, _ANSWER + 2.0, urgent=True)
+        await self.run("identify", self._ask_identity, self.answer_time + 2.0, urgent=True)
         return Identity("S-Fifteen Instruments", "TDC1", "", "")
 
     def _ask_identity(self, link: ByteLink) -> None:
         _quiet(link, self._clock)
-        line = self._ask(link, protocol.IDENTIFY, _ANSWER)
+        line = self._ask(link, protocol.IDENTIFY, self.answer_time)
         if protocol.identity(line) is None:
             raise Stranger(f"answers {line[:60].decode('ascii')!r}, which names no TDC1")
 
@@ -184,7 +186,9 @@ class Tdc1(Driver):
 
     async def _get_counts(self) -> Values:
         milliseconds = await self._query("get counts", b"time?", protocol.milliseconds)
-        return await self._query("get counts", b"singles;counts?", protocol.counts, milliseconds / 1000 + _ANSWER)
+        return await self._query(
+            "get counts", b"singles;counts?", protocol.counts, milliseconds / 1000 + self.answer_time
+        )
 
     # Dialogue
 
@@ -192,8 +196,11 @@ class Tdc1(Driver):
         if self._pump is not None:
             raise self.error(errors.CommandRefused, operation, "a tag stream runs; stop it first")
 
-    async def _query(self, operation: str, question: bytes, parse: Callable[[bytes], T], timeout: float = _ANSWER) -> T:
+    async def _query(
+        self, operation: str, question: bytes, parse: Callable[[bytes], T], timeout: float | None = None
+    ) -> T:
         self._not_streaming(operation)
+        timeout = self.answer_time if timeout is None else timeout
         return await self.run(
             operation, lambda link: parse(self._ask(link, question + protocol.END, timeout)), timeout + _WRITE
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
@@ -19,7 +19,6 @@ from qkdd.device.tcp_link import TcpLink
 from qkdd.device.transport import ByteLink, ByteReader, FrameError, Refused, Stranger, TimedOut
 from qkdd_drivers.single_quantum_websq import protocol as websq
 
-_ANSWER = 1.0  # seconds for all messages that answer one labelProps
 _WRITE = 1.0
 _MESSAGES = 4096  # messages that may come before the answer is complete
 _MICRO, _MILLI = 1e-6, 1e-3
@@ -40,6 +39,9 @@ class _State:
 
 class WebSq(Driver):
     """Role Detector. Opening leaves the bias as it is found (the cryostat may be shared); closing takes it to zero."""
+
+    answer_time: ClassVar[float] = 1.0
+    """Seconds for all messages that answer one labelProps."""
 
     bias_current = Field(
         doc="Control bias current of each detector",
@@ -194,12 +196,12 @@ class WebSq(Driver):
 
     async def _ask(self, operation: str, command: bytes = b"", *, urgent: bool = False) -> _State:
         """Send a command, if any, and read everything back. Errors that the server reports are raised."""
-        return await self.run(operation, lambda _: self._exchange(command), _ANSWER + _WRITE, urgent=urgent)
+        return await self.run(operation, lambda _: self._exchange(command), self.answer_time + _WRITE, urgent=urgent)
 
     def _exchange(self, command: bytes) -> _State:
         reader = self._reader
         reader.ask(command + websq.request(websq.LABEL_PROPS, "None"), _WRITE)
-        end = self._clock.monotonic() + _ANSWER
+        end = self._clock.monotonic() + self.answer_time
         found: dict[str, websq.Message] = {}
         for _ in range(_MESSAGES):
             message = websq.message(reader.until(websq.ETB, end - self._clock.monotonic(), websq.MAX_MESSAGE))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
@@ -20,7 +20,6 @@ from qkdd_drivers.thorlabs_mpc320.protocol import Frame
 
 T = TypeVar("T")
 
-_ANSWER = 1.0  # seconds for an answer
 _WRITE = 1.0
 _POLL = 0.03  # seconds between two looks at a moving paddle
 _MARGIN = 2.0  # seconds a move may take longer than its speed says
@@ -35,6 +34,9 @@ class Mpc320(Driver):
 
     MOVE_COMPLETED is not relied on (fact sheet): a move is over when the status says that the paddle stands on its target.
     """
+
+    answer_time: ClassVar[float] = 1.0
+    """Seconds for an answer."""
 
     angle = Field(
         doc="Control angle of each paddle",
@@ -198,15 +200,15 @@ class Mpc320(Driver):
     ) -> T:
         """Send frames, return the first message `answer` that `parse` takes (None: not this one)."""
         return await self.run(
-            operation, lambda _: self._exchange(frames, answer, parse), _ANSWER + _WRITE, urgent=urgent
+            operation, lambda _: self._exchange(frames, answer, parse), self.answer_time + _WRITE, urgent=urgent
         )
 
     def _exchange(self, frames: tuple[Frame, ...], answer: int, parse: Callable[[bytes], T | None]) -> T:
         reader = self._reader
         reader.ask(b"".join(frame.encode() for frame in frames), _WRITE)
         for _ in range(_MESSAGES):
-            frame, length = apt.header(reader.exactly(apt.HEADER_BYTES, _ANSWER), apt.HOST, apt.DEVICE)
-            payload = reader.exactly(length, _ANSWER) if length else b""
+            frame, length = apt.header(reader.exactly(apt.HEADER_BYTES, self.answer_time), apt.HOST, apt.DEVICE)
+            payload = reader.exactly(length, self.answer_time) if length else b""
             if (problem := apt.complaint(frame.id, payload)) is not None:
                 raise Refused(problem)
             if frame.id == answer and (value := parse(payload)) is not None:

@@ -20,6 +20,7 @@ from qkdd_drivers.idq_id120.sim import Id120Sim
 from qkdd_drivers.idq_quantis.sim import QuantisSim
 from qkdd_drivers.ozoptics_dd100.sim import Dd100Sim
 from qkdd_drivers.ozoptics_epc400.sim import Epc400Sim
+from qkdd_drivers.qkdd_board.emission import WINDOW
 from qkdd_drivers.qkdd_board.sim import BoardSim
 from qkdd_drivers.s15_spd.sim import SpdSim
 from qkdd_drivers.s15_tdc1.sim import PoissonClicks, Tdc1Sim
@@ -268,13 +269,14 @@ def qkdd_board(
     seed: Seed = 1,
     receiver: Annotated[bool, typer.Option("--receiver", help="A receiver board instead of a transmitter.")] = False,
     trust: Annotated[list[Path] | None, typer.Option(help="Public key whose firmware it takes; repeatable.")] = None,
+    window: Annotated[int, typer.Option(help="Slots kept for a stream on demand.", min=1024, max=1 << 30)] = WINDOW,
     fault: Fault = None,
 ) -> None:
     """Our own board: transmitter or receiver (serial or TCP), with A/B firmware slots."""
     _one_place(pty, listen)
     role = Role.RECEIVER if receiver else Role.TRANSMITTER
     trusted = tuple(load_public(path) for path in trust or ())
-    _run(BoardSim(role, pty=pty, listen=place(listen), seed=seed, trusted=trusted), fault)
+    _run(BoardSim(role, pty=pty, listen=place(listen), seed=seed, trusted=trusted, window=window), fault)
 
 
 def _one_place(pty: str | None, listen: str | None) -> None:

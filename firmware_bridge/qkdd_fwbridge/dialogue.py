@@ -16,10 +16,11 @@ _KEEP_ANSWERS = 64
 
 
 class Dialogue:
-    """The host's end. `decoder` has the counters of the line."""
+    """The host's end. `decoder` has the counters of the line; `sent_bytes`, `received_bytes`: all that went over it."""
 
     def __init__(self) -> None:
         self.decoder = FrameDecoder()
+        self.sent_bytes = self.received_bytes = 0
         self._sequence = 0
         self._answers: dict[int, Message] = {}
         self._unasked: deque[Message] = deque()
@@ -35,11 +36,14 @@ class Dialogue:
         """(sequence number, bytes for the line)."""
         number = self._sequence
         self._sequence = (number + 1) % SEQUENCES
-        return number, Frame(message.TYPE, number, message.encode()).encode()
+        data = Frame(message.TYPE, number, message.encode()).encode()
+        self.sent_bytes += len(data)
+        return number, data
 
     def feed(self, data: bytes) -> None:
         """Bytes from the line. Raises Malformed; the frames before and after the bad one are kept."""
         problem: Malformed | None = None
+        self.received_bytes += len(data)
         for frame in self.decoder.feed(data):
             try:
                 self._sort(parse(frame))

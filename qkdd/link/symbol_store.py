@@ -260,15 +260,21 @@ class AskedForSymbols(SymbolStore):
     async def symbols(self, slots: NDArray[np.int64]) -> NDArray[np.uint8]:
         parts = []
         for low in range(0, len(slots), _ASK):
-            asked = await self._source.ask_symbols(slots[low : low + _ASK])
-            self._reached(max(self.until, asked.next_slot))
             wanted = slots[low : low + _ASK]
+            asked = await self._source.ask_symbols(wanted)
+            self._reached(max(self.until, asked.next_slot))
+            self._meter.add("qkdd_link_symbols_asked_total", len(wanted), link=self._name)
+            # how long the oldest of them would still have been there; below 0 it was too late
+            margin = (int(wanted[0]) - asked.oldest) / float(self._settings.pulse_rate)
+            if asked.oldest > 0:  # before that nothing was ever written over
+                self._meter.set("qkdd_link_symbols_margin_seconds", margin, link=self._name)
             gone = ~asked.here & ((wanted < asked.oldest) | (wanted >= asked.next_slot))
             if gone.any():
                 self._meter.add("qkdd_link_symbols_lost_total", int(gone.sum()), link=self._name)
+                late = f"; the first was asked for {-margin:.3f} s too late" if margin < 0 else ""
                 raise SymbolsMissing(
                     f"link {self._name}: the transmitter holds slots {asked.oldest} to {asked.next_slot}, "
-                    f"{int(gone.sum())} of the asked ones lie outside"
+                    f"{int(gone.sum())} of the {len(wanted)} asked ones lie outside{late}"
                 )
             known = (asked.basis << 3 | asked.bit << 2 | asked.intensity).astype(np.uint8)
             parts.append(np.where(asked.here, known, SYMBOL_ABSENT).astype(np.uint8))

@@ -112,6 +112,13 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
             "device",
             "code",
         ),
+        _counter(
+            "qkdd_board_bytes_total",
+            "bytes",
+            "Bytes on the line of one of our boards; direction: to (the board), from.",
+            "device",
+            "direction",
+        ),
         _counter("qkdd_device_errors_total", "1", "Errors of a device's exchanges, by stable code.", "device", "code"),
     ),
     "link": (
@@ -148,6 +155,15 @@ _TABLE: dict[str, tuple[Metric, ...]] = {
         _counter("qkdd_link_pulses_total", "1", "Pulses whose symbols the transmitter streamed (decoy_bb84).", "link"),
         _counter(
             "qkdd_link_symbols_lost_total", "1", "Symbols that did not reach the host, or were asked too late.", "link"
+        ),
+        _counter(
+            "qkdd_link_symbols_asked_total", "1", "Symbols that the transmitter was asked for (on demand).", "link"
+        ),
+        _gauge(
+            "qkdd_link_symbols_margin_seconds",
+            "seconds",
+            "How much longer the oldest symbol of the last question would have stayed in the transmitter's memory.",
+            "link",
         ),
         _gauge(
             "qkdd_link_gain_ratio", "ratio", "Detections a pulse of the last block, by intensity.", "link", "intensity"

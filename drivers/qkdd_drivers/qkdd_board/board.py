@@ -47,7 +47,10 @@ class Board:
         noise: Callable[[int], bytes] = secrets.token_bytes,
         on_pulses: OnPulses = lambda first, symbols: None,
         on_stream: OnStream = lambda start, pulse_hz: None,
+        window: int = emission.WINDOW,
     ) -> None:
+        """window: slots that are kept in memory for a stream on demand."""
+        self.window = window
         self.role, self.serial, self.store = role, serial, store
         self.noise, self.on_pulses, self.on_stream = noise, on_pulses, on_stream
         self.model = registers.MODEL[role]
@@ -184,7 +187,7 @@ class Board:
         return m.Welcome(
             about, *self.protocol, ABLE if self.role is Role.TRANSMITTER else 0, self.role, self.state, self.model,
             self.serial, *self.version, HARDWARE, self.store.rollback_counter, self.boot,
-            int(self.registers.get(2, 0)), emission.WINDOW, emission.BUFFER,
+            int(self.registers.get(2, 0)), self.window, emission.BUFFER,
         )  # fmt: skip
 
     def _status(self, about: int, now: float) -> m.Status:
@@ -233,11 +236,16 @@ class Board:
         mode, randomness = m.Mode(request.mode), m.Randomness(request.randomness)
         if mode is m.Mode.ON_DEMAND and self.protocol[1] < 2:
             raise Refuse(Reason.NOT_ABLE, "on demand needs protocol 2")
-        self._emission = Emission(
-            mode, randomness, request.credit, self.registers[2], self._choices, now, self.noise, self._fed, self._pulses
-        )
+        self._emission = self.emission(mode, randomness, request.credit, now)
         self.on_stream(now, self.registers[2])
         self.state = State.STREAMING
+
+    def emission(self, mode: m.Mode, randomness: m.Randomness, credit: int, now: float) -> Emission:
+        """The pulses of a stream that begins now; a subclass has them from elsewhere."""
+        pulse_hz, window = self.registers[2], self.window if mode is m.Mode.ON_DEMAND else emission.WINDOW
+        return Emission(
+            mode, randomness, credit, pulse_hz, self._choices, now, self.noise, self._fed, self._pulses, window
+        )
 
     def _pulses(self, first: int, symbols: U8) -> None:
         lit = bool(self.registers[1])

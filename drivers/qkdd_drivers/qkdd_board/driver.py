@@ -50,6 +50,7 @@ class BoardDriver(Driver):
     def __init__(self, name: str, config: DeviceConfig, links: Sequence[ByteLink], clock: Clock, meter: Meter) -> None:
         super().__init__(name, config, links, clock, meter)
         self.dialogue = Dialogue()
+        self._told = (0, 0)
         self.agreement: Agreement | None = None
         self.welcome: m.Welcome | None = None
         self._numbers = registers.numbers(self.board_role)
@@ -200,11 +201,21 @@ class BoardDriver(Driver):
 
     async def ask(self, operation: str, request: Message, kind: type[A], *, urgent: bool = False) -> A:
         """One question, one answer. Raises the DeviceError that fits."""
-        return await self.run(operation, lambda link: self.exchange(link, request, kind), 2 * ANSWER, urgent=urgent)
+        try:
+            return await self.run(operation, lambda link: self.exchange(link, request, kind), 2 * ANSWER, urgent=urgent)
+        finally:
+            self.count_bytes()
 
     async def tell(self, operation: str, request: Message) -> None:
         """A request without an answer."""
         await self.run(operation, lambda link: link.write(self.dialogue.send(request)[1], ANSWER), ANSWER)
+
+    def count_bytes(self) -> None:
+        """Bring `qkdd_board_bytes_total` up to what has gone over the line."""
+        now = self.dialogue.sent_bytes, self.dialogue.received_bytes
+        for direction, count, told in zip(("to", "from"), now, self._told, strict=True):
+            self._meter.add("qkdd_board_bytes_total", count - told, device=self.name, direction=direction)
+        self._told = now
 
     def exchange(self, link: ByteLink, request: Message, kind: type[A]) -> A:
         """In the bus's thread."""

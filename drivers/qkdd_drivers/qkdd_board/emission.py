@@ -45,6 +45,7 @@ class Emission:
         noise: Callable[[int], bytes],
         fed: bytearray,
         on_pulses: OnPulses,
+        window: int = WINDOW,
     ) -> None:
         self.mode, self.randomness, self.pulse_hz = mode, randomness, pulse_hz
         self._credit, self._choices, self._start = credit, choices, now
@@ -53,7 +54,7 @@ class Emission:
         self._now = self._sent = now
         self.next_slot = 0
         self.made = self.held = self.starved = self.overwritten = 0
-        self._window = np.full(WINDOW, ABSENT, np.uint8)
+        self._window = np.full(window, ABSENT, np.uint8)
         self._released = 0
         self._unsent: deque[tuple[int, int, U8]] = deque()  # (first slot, skipped before, symbols)
 
@@ -64,7 +65,7 @@ class Emission:
     @property
     def oldest(self) -> int:
         """First slot that is still in the window."""
-        return max(0, self.next_slot - WINDOW)
+        return max(0, self.next_slot - len(self._window))
 
     def credit(self, total: int) -> None:
         self._credit = max(self._credit, total)
@@ -85,7 +86,7 @@ class Emission:
         count = max(0, int((now - self._start) * self.pulse_hz) - self.next_slot)
         self.starved += count
         while count > 0:
-            part = min(count, WINDOW)
+            part = min(count, len(self._window))
             first = self.next_slot
             dark = np.full(part, ABSENT, np.uint8)
             self._on_pulses(first, dark)
@@ -107,7 +108,7 @@ class Emission:
     def window(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.bool_], U8]:
         """(which are there, their symbols) for rising slots."""
         inside = (slots >= self.oldest) & (slots < self.next_slot)
-        values = np.where(inside, self._window[slots % WINDOW], ABSENT).astype(np.uint8)
+        values = np.where(inside, self._window[slots % len(self._window)], ABSENT).astype(np.uint8)
         here = values != ABSENT
         return here, np.where(here, values, 0).astype(np.uint8)
 
@@ -134,10 +135,15 @@ class Emission:
 
     def _keep(self, first: int, symbols: U8) -> None:
         """Into the window, over the oldest."""
-        end = first + len(symbols)
-        lost_from = max(0, first - WINDOW)
-        self.overwritten += max(0, max(0, end - WINDOW) - max(lost_from, self._released))
-        self._window[(first + np.arange(len(symbols))) % WINDOW] = symbols
+        end, size = first + len(symbols), len(self._window)
+        lost_from = max(0, first - size)
+        self.overwritten += max(0, max(0, end - size) - max(lost_from, self._released))
+        if len(symbols) > size:
+            first, symbols = end - size, symbols[-size:]
+        at = first % size
+        before = min(len(symbols), size - at)
+        self._window[at : at + before] = symbols[:before]
+        self._window[: len(symbols) - before] = symbols[before:]
 
     def _words(self, count: int) -> NDArray[np.uint32]:
         if self.randomness is Randomness.HOST:

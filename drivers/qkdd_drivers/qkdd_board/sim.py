@@ -15,7 +15,7 @@ from qkdd_fwbridge.messages import Role
 from qkdd_drivers.qkdd_board import registers
 from qkdd_drivers.qkdd_board.board import Board
 from qkdd_drivers.qkdd_board.bootstore import BootStore, Brick
-from qkdd_drivers.qkdd_board.emission import OnPulses, OnStream
+from qkdd_drivers.qkdd_board.emission import WINDOW, OnPulses, OnStream
 from qkdd_drivers.qkdd_board.flash import Flash, Power, PowerLost
 from qkdd_drivers.simkit import Address, Simulator, make_wire
 
@@ -40,7 +40,8 @@ def factory_image(role: Role, version: tuple[int, int, int] = (2, 0, 0), counter
 
 
 class BoardSim(Simulator):
-    """`pty`/`listen` as in `simkit.make_wire`; `trusted`: further keys whose images the board takes.
+    """`pty`/`listen` as in `simkit.make_wire`; `trusted`: further keys whose images the board takes. `window`: slots
+    that it keeps in memory for a stream on demand.
 
     Own faults: `power-cycle` (after=BYTES: power fails after so many bytes of flash work, then comes back; without it at
     once), `qrng-stuck` (its random source gives zeros), `drop` (every=N: each Nth piece of what it sends is lost).
@@ -63,6 +64,7 @@ class BoardSim(Simulator):
         on_stream: OnStream = lambda start, pulse_hz: None,
         clock: Callable[[], float] = time.monotonic,
         boot_s: float = _BOOT,
+        window: int = WINDOW,
     ) -> None:
         super().__init__(seed)
         self._clock = clock
@@ -73,7 +75,9 @@ class BoardSim(Simulator):
         keys = (development_key().public_key(), *trusted)
         self.store = BootStore(flash, SLOT_SECTORS, registers.MODEL[role], 1, keys)
         self.store.manufacture(firmware or factory_image(role))
-        self.board = Board(role, serial, self.store, noise=self._noise, on_pulses=on_pulses, on_stream=on_stream)
+        self.board = Board(
+            role, serial, self.store, noise=self._noise, on_pulses=on_pulses, on_stream=on_stream, window=window
+        )
         self.board.power_up(self._clock())
         self._wire = make_wire(self._received, pty, listen)
         self._stuck = False

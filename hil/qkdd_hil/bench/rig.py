@@ -69,6 +69,7 @@ class Rig:
             on_pulses=optics.pulses,
             on_stream=optics.stream,
             clock=line.board_clock,
+            window=config.alice.board_window,
         )
         optics.board = board
         self.instruments["alice.board"] = board

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from qkdd_hil.demo.figures import Figures
-from qkdd_hil.demo.options import DEFAULT_QBER_MAX, Adversary, BenchName, Options, ProtocolName
+from qkdd_hil.demo.options import DEFAULT_QBER_MAX, Adversary, BenchName, Options, ProtocolName, SymbolsWay
 from qkdd_hil.demo.run import Demo, guarded
 
 
@@ -23,6 +23,10 @@ def main(
         BenchName, typer.Option(help="lab2: MultiHarp, ID120, EPC-400, DD-100 to TDC2, WebSQ, MPC320; bbm92 only.")
     ] = "lab1",
     pulse_rate: Annotated[float, typer.Option(help="Pulses a second, with decoy_bb84.", min=1e6, max=50e6)] = 10e6,
+    symbols: Annotated[
+        SymbolsWay,
+        typer.Option(help="With decoy_bb84: all over the cable, or only those that the receiver announces."),
+    ] = "stream",
     eve: Annotated[
         float,
         typer.Option(help="Fraction of pairs or pulses that an intercept-resend eavesdropper takes.", min=0.0, max=1.0),
@@ -53,6 +57,7 @@ def main(
         protocol=protocol,
         adversary=adversary,
         pulse_rate=pulse_rate,
+        symbols=symbols,
     )
     if (trouble := options.problem()) is not None:
         raise typer.BadParameter(trouble)
@@ -62,11 +67,22 @@ def main(
             f"blocks {figures.blocks_accepted} accepted, {figures.blocks_refused} refused"
             f"{f' ({figures.reason}: {figures.reason_text})' if figures.reason else ''}; {figures.secret_bits} secret bits,"
             f" {figures.secret_bits_per_s:.0f} bit/s{_label(figures)}; keys delivered {figures.keys_delivered}"
+            + _cable(figures)
             + (f"; first key after {figures.seconds_to_first_key:.1f} s" if figures.seconds_to_first_key else "")
         )
     if problem:
         typer.echo(f"the demonstration failed: {problem}", err=True)
     raise typer.Exit(status)
+
+
+def _cable(figures: Figures) -> str:
+    """What went over the cable between node and board, with symbols on demand."""
+    cable = figures.decoy.cable if figures.decoy is not None else None
+    if cable is None or not cable.asked:
+        return ""
+    bits = 8 * (cable.bytes_to_board + cable.bytes_from_board) / cable.asked
+    margin = f", asked at least {cable.margin_s:.2f} s before they were written over" if cable.margin_s else ""
+    return f"; {cable.asked} symbols asked on demand, {bits:.1f} bits on the cable for each, {cable.lost} lost{margin}"
 
 
 def _label(figures: Figures) -> str:

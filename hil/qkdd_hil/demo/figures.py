@@ -33,6 +33,22 @@ class Intensity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     expected_qber_x: float | None
 
 
+class Cable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Between the transmitter's node and its board, from the daemon's metrics."""
+
+    symbols: Annotated[str, Meta(description="stream: all of them; on-demand: those that the receiver announced.")]
+    asked: Annotated[Count, Meta(description="Symbols asked for, those of alignments included; 0 for a stream.")]
+    lost: Annotated[Count, Meta(description="Symbols lost on the cable or asked for too late.")]
+    bytes_to_board: Count
+    bytes_from_board: Count
+    margin_s: Annotated[
+        float | None,
+        Meta(
+            description="Least time that an asked symbol would still have been in the board's memory; null: not known."
+        ),
+    ] = None
+
+
 class Decoy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is known of a decoy-state link beyond the rest."""
 
@@ -41,6 +57,7 @@ class Decoy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pulses_per_block: Annotated[int, Meta(gt=0)]
     blocks_counted: Annotated[Count, Meta(description="Blocks that the means over the intensities rest on.")]
     intensities: tuple[Intensity, ...]
+    cable: Cable | None = None
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

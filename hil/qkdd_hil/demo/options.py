@@ -15,12 +15,14 @@ REFUSALS_THAT_END = 3
 BenchName = Literal["lab1", "lab2"]
 ProtocolName = Literal["bbm92", "decoy_bb84"]
 Adversary = Literal["none", "intercept", "pns"]
+SymbolsWay = Literal["stream", "on-demand"]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """`seconds`: keep going so long from the daemons' start; None: end when the key is there. `block` (pairs) and
-    `block_pulses`: None for the variant's own. `pulse_rate`: in Hz."""
+    `block_pulses`: None for the variant's own. `pulse_rate`: in Hz.
+    `symbols`: how alice's node learns what her board prepared."""
 
     seconds: float | None = None
     json: Path | None = None
@@ -37,6 +39,7 @@ class Options:
     adversary: Adversary = "none"
     pulse_rate: float = 10e6
     block_pulses: int | None = None
+    symbols: SymbolsWay = "stream"
 
     def problem(self) -> str | None:
         """Why these options make no run; None if they do."""
@@ -44,6 +47,8 @@ class Options:
             return "--adversary pns splits pulses of more than one photon: it needs --protocol decoy_bb84"
         if self.bench == "lab2" and self.protocol != "bbm92":
             return "--bench lab2 is a bench for pairs: it needs --protocol bbm92"
+        if self.symbols != "stream" and self.protocol != "decoy_bb84":
+            return "--symbols says how a transmitter tells what it prepared: it needs --protocol decoy_bb84"
         if self.adversary == "pns" and self.eve:
             return "--adversary pns and --eve are two adversaries; choose one"
         return None

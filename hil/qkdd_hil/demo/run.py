@@ -17,7 +17,7 @@ import msgspec
 from qkdd_hil.demo.applications import DeliveryFailed, Pair, pairs
 from qkdd_hil.demo.children import ChildEnded, Children
 from qkdd_hil.demo.display import Display
-from qkdd_hil.demo.figures import Delivery, Figures, summarize, with_outlook
+from qkdd_hil.demo.figures import Cable, Delivery, Figures, summarize, with_outlook
 from qkdd_hil.demo.intensities import IntensityWatch
 from qkdd_hil.demo.layout import SIDES, Layout
 from qkdd_hil.demo.options import FIRST_KEY_DEADLINE, REFUSALS_THAT_END, Options
@@ -230,6 +230,17 @@ class Demo:
         blocks = finished_blocks(*self._nodes)
         figures = summarize(blocks, self._deliveries, chsh, self._first_key)
         decoy = self._variant.decoy(self._outlook, self._intensities.samples)
+        if decoy is not None:
+            seen = self._intensities.cable
+            cable = Cable(
+                symbols=self._options.symbols,
+                asked=seen.asked,
+                lost=seen.lost,
+                bytes_to_board=seen.sent,
+                bytes_from_board=seen.received,
+                margin_s=seen.margin,
+            )
+            decoy = msgspec.structs.replace(decoy, cable=cable)
         figures = with_outlook(figures, self._outlook, decoy)
         if self._options.json is not None:
             self._options.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")

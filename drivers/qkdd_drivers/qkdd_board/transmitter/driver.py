@@ -139,6 +139,7 @@ class Transmitter(BoardDriver):
         stream = self._streaming("read symbols")
         await self._feed()
         await self.run("read symbols", lambda link: self.receive(link, _READ), _READ + ANSWER)
+        self.count_bytes()
         blocks = self._take(stream)
         now = self._clock.monotonic()
         if blocks:

@@ -37,6 +37,7 @@ GATE_LEAST = 12e-9  # s: two bins on each side of a click that sits on the rim o
 DEAD_TIME = "80 ns"  # the longest of the detectors is 60 ns
 MISMATCH = 0.001  # relative half-range of the detectors' efficiencies, as the bench has them
 ERROR_MARGIN = 0.003
+BOARD_MEMORY_S = 4.0
 BLOCKS = 6  # the first one knows its error rate only from the test basis and gives a quarter less
 
 
@@ -53,8 +54,14 @@ class Pulses:
             "protocol": "decoy_bb84",
             "eve": options.intercepted,
             "pns": options.adversary == "pns",
+            "alice": {"board_window": self._board_window},
             "bob": receiver_addresses("bob", sockets),
         }
+
+    @property
+    def _board_window(self) -> int:
+        """Slots: a power of two of at least four seconds, for a bench that shares its machine with two nodes."""
+        return 1 << math.ceil(math.log2(BOARD_MEMORY_S * self._options.pulse_rate))
 
     def devices(self, side: str, instruments: Mapping[str, Any]) -> dict[str, Any]:
         if side == "bob":
@@ -89,6 +96,7 @@ class Pulses:
             "error_margin": ERROR_MARGIN,
             "dead_time": DEAD_TIME,
             "gate": gate,
+            "symbols": self._options.symbols.replace("-", "_"),
             "decoy": {
                 "pulse_rate": f"{options.pulse_rate:.0f} Hz",
                 "block_pulses": options.block_pulses or BLOCK_PULSES,

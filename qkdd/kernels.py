@@ -66,6 +66,7 @@ __all__ = [
     "ldpc_low_rate_codes",
     "match_coincidences",
     "pack_bits",
+    "pack_key",
     "poisson_surprise",
     "poly_hash",
     "random_subset",
@@ -169,6 +170,7 @@ def _raising_methods(*names: str) -> Callable[[type[C]], type[C]]:
 
 
 pack_bits = _raising(_bits.pack_bits)
+pack_key = _raising(_bits.pack_key)
 unpack_bits = _raising(_bits.unpack_bits)
 transpose = _raising(_bits.transpose)
 class_counts = _raising(_bits.class_counts)

@@ -23,6 +23,14 @@ def pack_bits(bits: NDArray[np.uint8]) -> bytes:
     return packed.tobytes()
 
 
+def pack_key(bits: NDArray[np.uint8]) -> bytearray:
+    """As `pack_bits`, into memory that its owner can zero and that nothing was copied from."""
+    bits = vector(bits, np.uint8, "bits")
+    packed = bytearray((len(bits) + 7) // 8)
+    check(lib.qkdd_pack_bits(pointer(bits), len(bits), ffi.from_buffer("uint8_t[]", packed)), "pack_key")
+    return packed
+
+
 def unpack_bits(data: ByteLike, n: int) -> NDArray[np.uint8]:
     """The inverse of pack_bits: uint8[n] from exactly ceil(n / 8) bytes whose unused low bits are 0."""
     view = octets(data, "data")

@@ -10,7 +10,7 @@ from qkdd_native._kernels import ffi, lib
 from qkdd_native.arrays import ByteLike, Workspaces, octets, pointer, size
 from qkdd_native.status import Status, StatusError, check
 
-_workspaces = Workspaces()
+_workspaces = Workspaces(most=1 << 25)  # a block of 2^26 bits takes 150 MB
 
 
 class CascadeBlock:
@@ -67,14 +67,17 @@ class CascadeBlock:
         self.asked = int(asked[0])
         return self._message[: (self.asked + 7) // 8].tobytes()
 
-    def close(self) -> tuple[bytearray, int]:
-        """The corrected block, packed, and how many bits were corrected. Only when `step` has asked for nothing more."""
-        packed, errors = bytearray((self.n + 7) // 8), ffi.new("uint64_t *")
-        code = lib.qkdd_cascade_close(pointer(self._work), ffi.from_buffer("uint8_t[]", packed), errors)
-        check(code, "CascadeBlock.close")
+    def close(self, out: bytearray | memoryview | None = None) -> tuple[bytearray | memoryview, int]:
+        """The corrected block, packed, in `out` (ceil(n / 8) bytes; None: a new buffer), and how many bits were corrected. Only
+        when `step` has asked for nothing more."""
+        out = bytearray((self.n + 7) // 8) if out is None else out
+        view, errors = ffi.from_buffer("uint8_t[]", out, require_writable=True), ffi.new("uint64_t *")
+        if len(view) != (self.n + 7) // 8:
+            raise StatusError(Status.BAD_ARGUMENT, f"out must have {(self.n + 7) // 8} bytes, not {len(view)}")
+        check(lib.qkdd_cascade_close(pointer(self._work), view, errors), "CascadeBlock.close")
         work, self._work = self._work, np.empty(0, np.uint64)
         _workspaces.keep(work)
-        return packed, int(errors[0])
+        return out, int(errors[0])
 
     def wipe(self) -> None:
         """Zero everything; the block refuses every further call."""

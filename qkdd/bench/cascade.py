@@ -58,7 +58,7 @@ class Lane:
         self.rounds += 1
         if asked:
             return asked
-        if self._ends[1].close()[0] != self._keys[0]:
+        if bytes(self._ends[1].close()[0]) != self._keys[0]:
             raise RuntimeError("a block was left with an error")
         self._ends[0].wipe()
         self.blocks += 1

@@ -29,6 +29,7 @@ from qkdd.core.counters import RecordingMeter
 from qkdd.core.memory import keep_large_buffers
 from qkdd.core.sealing import load_master_key
 from qkdd.distill import DistillConfig, Distiller, SiftedBlock
+from qkdd.distill.packed import PackedBits
 from qkdd.keys import Committer, LedgerFile, MaskPool, Spool, node_store
 from qkdd.peer import Message
 from qkdd.peer.config import PeerConfig
@@ -228,13 +229,13 @@ class Node:
         return not over
 
 
-def sifted_bits(task: Task, number: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def sifted_bits(task: Task, number: int) -> PackedBits:
     """This node's bits: alice's are random, bob's differ in each with probability qber. Both draw them from the link's number."""
     rng = np.random.default_rng(number)
     bits = np.unpackbits(np.frombuffer(rng.bytes((task.block + 7) // 8), np.uint8), count=task.block)
     if task.role == "bob":
         bits ^= (rng.random(task.block, dtype=np.float32) < task.qber).astype(np.uint8)
-    return bits
+    return PackedBits.of(bits)
 
 
 _ports: list[int] = []

@@ -14,9 +14,9 @@ import numpy as np
 
 from qkdd import kernels
 from qkdd.core.secret import Secret
-from qkdd.distill.errors import BlockMalformed
 from qkdd.distill.messages import Amplified, AmplifySeed
-from qkdd.distill.wire import Bits, bytes_of_size, receive
+from qkdd.distill.packed import PackedBits, zero
+from qkdd.distill.wire import packed_of, receive
 from qkdd.peer import PeerSession
 
 _WORTH_TWO_CORES = 1 << 22  # bits; below, starting a thread and cutting the seed cost what is won
@@ -24,39 +24,44 @@ _WORTH_TWO_CORES = 1 << 22  # bits; below, starting a thread and cutting the see
 
 def random_bits(count: int) -> bytes:
     """`count` random bits, packed, unused bits of the last byte 0."""
-    data = bytearray(os.urandom((count + 7) // 8))
-    if count % 8:
-        data[-1] &= 0xFF00 >> count % 8 & 0xFF
-    return bytes(data)
+    data = os.urandom((count + 7) // 8)
+    return data[:-1] + bytes([data[-1] & 0xFF00 >> count % 8 & 0xFF]) if count % 8 else data
 
 
-def hashed(key: Bits, seed: bytes, length: int) -> bytearray:
-    """`ceil(length / 8)` bytes: the key's first `length` bits plus T times the rest, T[i, j] = seed[i - j + n - length - 1]."""
-    head, rest = bytearray(kernels.pack_bits(key[:length])), bytearray(kernels.pack_bits(key[length:]))
+def hashed(key: PackedBits, seed: bytes, length: int) -> bytearray:
+    """`ceil(length / 8)` bytes: the key's first `length` bits plus T times the rest, T[i, j] = seed[i - j + n - length - 1].
+
+    The rest is taken from the byte in which it begins, with `spare` zeros before it instead of the head's last bits; these meet
+    columns of T that lie behind the seed's end, so that no bit has to be shifted.
+    """
+    whole, spare = divmod(length, 8)
+    rest = key.data[whole:]
     try:
-        n = key.size - length
+        if spare:
+            rest[0] &= 0xFF >> spare
+        n = len(key) - 8 * whole
+        extended = seed + bytes((max(n + length - 1, 0) + 7) // 8 - len(seed))
         halves = n >= _WORTH_TWO_CORES and kernels.core_is_free()
-        product = (kernels.toeplitz_halves if halves else kernels.toeplitz_packed)(rest, n, seed, length)
-        whole = np.frombuffer(product, np.uint8)  # a view: the sum stands in `product`
-        np.bitwise_xor(whole, np.frombuffer(head, np.uint8), out=whole)
+        product = (kernels.toeplitz_halves if halves else kernels.toeplitz_packed)(rest, n, extended, length)
+        sum_ = np.frombuffer(product, np.uint8)  # a view: the sum stands in `product`
+        np.bitwise_xor(sum_, np.frombuffer(key.data, np.uint8)[: len(product)], out=sum_)
+        if spare:
+            product[-1] &= 0xFF00 >> spare & 0xFF
         return product
     finally:
-        head[:], rest[:] = bytes(len(head)), bytes(len(rest))
+        zero(rest)
 
 
-async def amplify(key: Bits, length: int, session: PeerSession, block: int) -> Secret:
+async def amplify(key: PackedBits, length: int, session: PeerSession, block: int) -> Secret:
     """The secret key, `ceil(length / 8)` bytes. Both nodes seal before they use the seed."""
-    size = key.size - 1
+    size = len(key) - 1
     if session.role == "alice":
         seed = await kernels.run(random_bits, size)
         await session.send(AmplifySeed(block, seed))
         await receive(session, Amplified, block)
     else:
         message = await receive(session, AmplifySeed, block)
-        seed = bytes_of_size(message.seed, (size + 7) // 8, "amplification seed")
+        seed = packed_of(message.seed, size, "amplification seed")
         await session.send(Amplified(block))
     await session.seal("amplify", block)
-    try:
-        return Secret.take(await kernels.run(hashed, key, seed, length))
-    except kernels.KernelMalformed:
-        raise BlockMalformed("amplification seed: bits are set behind the last") from None
+    return Secret.take(await kernels.run(hashed, key, seed, length))

@@ -9,36 +9,35 @@ from numpy.typing import NDArray
 
 from qkdd.core.secret import Secret
 from qkdd.distill.decoy_counts import DecoyStatistics
+from qkdd.distill.packed import PackedBits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SiftedBlock:
     """The matched-basis rounds of one block on one node.
 
-    number: of the block, equal on both nodes. bits: uint8[m], 0 or 1. bases: uint8[m], 0 = Z, 1 = X.
+    number: of the block, equal on both nodes. bits: m of them. bases: uint8[m], 0 = Z, 1 = X.
     acquisition_s: seconds of acquisition that the block stands for, gaps of the link included.
     """
 
     number: int
-    bits: NDArray[np.uint8]
+    bits: PackedBits
     bases: NDArray[np.uint8]
     acquisition_s: float
 
     def __post_init__(self) -> None:
-        if self.bits.dtype != np.uint8 or self.bits.ndim != 1 or self.bases.shape != self.bits.shape:
-            raise ValueError("bits and bases are uint8 arrays of one and the same length")
-        if self.bits.size and int(self.bits.max()) > 1:
-            raise ValueError("a bit is 0 or 1")
+        if self.bases.dtype != np.uint8 or self.bases.shape != (len(self.bits),):
+            raise ValueError("bases are a uint8 array, one a bit")
 
     def __len__(self) -> int:
-        return int(self.bits.size)
+        return len(self.bits)
 
     def __repr__(self) -> str:
         return f"<SiftedBlock {self.number}: {len(self)} bits>"
 
     def wipe(self) -> None:
         """Zero the bits; `distil` does it when it is done with the block."""
-        self.bits.fill(0)
+        self.bits.wipe()
 
 
 KEY_BASIS, TEST_BASIS = 0, 1

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from qkdd import kernels
 from qkdd.distill.errors import BlockMalformed, LeakExceeded
 from qkdd.distill.messages import Parities, ReconcileSeed
+from qkdd.distill.packed import PackedBits
 from qkdd.distill.plan import VERDICT_BITS, BlockPlan
-from qkdd.distill.wire import Bits, bytes_of_size, receive
+from qkdd.distill.wire import bytes_of_size, receive
 from qkdd.peer import PeerSession
 
 SEED_BYTES = 32
@@ -32,9 +33,9 @@ _INLINE = 20_000  # parities of a round; above, the work goes to a thread
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Corrected:
-    """key: uint8[n]. errors: bits that were corrected. parities: alice's; as many bits of bob's. rounds: of the longest lane."""
+    """key: n bits. errors: bits that were corrected. parities: alice's; as many bits of bob's. rounds: of the longest lane."""
 
-    key: Bits
+    key: PackedBits
     errors: int
     parities: int
     rounds: int
@@ -71,11 +72,12 @@ class _Lane:
         return await kernels.run(self.block.step, theirs)
 
 
-async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSession, block: int) -> Corrected:
-    """Correct bob's key to alice's. Raises LeakExceeded (both nodes), BlockMalformed, and what the session raises."""
+async def correct(key: PackedBits, test_errors: int, plan: BlockPlan, session: PeerSession, block: int) -> Corrected:
+    """Correct bob's key to alice's; `key` itself stays as it is. Raises LeakExceeded (both nodes), BlockMalformed, and what the
+    session raises."""
     start = await _agree(plan.n, session, block)
-    packed = bytearray(kernels.pack_bits(key))
-    view = memoryview(packed)
+    corrected, done = key.copy(), False
+    view = memoryview(corrected.data)
     lanes: list[_Lane] = []
     try:
         for part in lane_parts(plan.n, start.lanes):
@@ -93,15 +95,15 @@ async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSes
         parities = await _talk(lanes, plan, test_errors, session, block)
         errors = 0
         for lane, part in zip(lanes, lane_parts(plan.n, start.lanes), strict=True):
-            view[part], found = await kernels.run(lane.block.close)
-            errors += found
-        corrected = kernels.unpack_bits(packed, plan.n)
+            errors += (await kernels.run(lane.block.close, view[part]))[1]
+        done = True
         return Corrected(corrected, errors, parities, max(lane.rounds for lane in lanes))
     except (kernels.KernelMalformed, kernels.KernelTruncated) as error:
         raise BlockMalformed(f"parities of the other node do not fit: {error.message}") from None
     finally:
-        view[:] = bytes(len(view))
         view.release()
+        if not done:
+            corrected.wipe()
         for lane in lanes:
             lane.block.wipe()
 

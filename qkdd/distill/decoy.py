@@ -35,6 +35,7 @@ from qkdd.distill.errors import (
     QberExceeded,
 )
 from qkdd.distill.estimate import random_subset
+from qkdd.distill.packed import PackedBits
 from qkdd.distill.pipeline import shannon_limit
 from qkdd.distill.plan import VERDICT_BITS, BlockPlan, correction_plan
 from qkdd.distill.reconcile import Reconciled, reconcile
@@ -85,11 +86,14 @@ class _Work:
         self._settings = decoy_settings(config)
         self._observe = observe
         self._held: list[Bits] = []
+        self._packed: list[PackedBits] = []
 
     def wipe(self) -> None:
         self._block.wipe()
         for bits in self._held:
             bits.fill(0)
+        for packed in self._packed:
+            packed.wipe()
 
     async def run(self) -> DistilledBlock:
         block, session, config = self._block, self._session, self._config
@@ -200,13 +204,15 @@ class _Work:
     async def _correct(self, key: Bits, plan: BlockPlan, errors: int, statistics: DecoyStatistics) -> Reconciled:
         """The corrected, verified key."""
         number = self._block.number
+        packed = PackedBits.of(key)
+        self._packed.append(packed)
         try:
-            corrected = await reconcile(key, errors, plan, self._session, number)
+            corrected = await reconcile(packed, errors, plan, self._session, number)
         except LeakExceeded as error:  # show this block's errors, not those of the sample
             error.details["test_errors"] = sum(statistics.m_test or ())
             error.details["test_size"] = sum(statistics.n_test)
             raise
-        self._held.append(corrected.key)
+        self._packed.append(corrected.key)
         await verify(corrected.key, self._session, number)
         return corrected
 
@@ -217,7 +223,9 @@ class _Work:
         if self._settings.intensities != 2:
             return statistics
         if self._session.role == "bob":
-            errors = per_intensity(intensities, before != corrected.key, 2)
+            after = corrected.key.unpacked()
+            self._held.append(after)
+            errors = per_intensity(intensities, before != after, 2)
             await self._session.send(KeyErrors(self._block.number, errors))
         else:
             errors = (await receive(self._session, KeyErrors, self._block.number)).errors
@@ -274,7 +282,7 @@ class _Work:
         )
         raise refusal
 
-    async def _outcome(self, key: Bits, statistics: DecoyStatistics, leak: int, found: DecoyLength) -> Secret:
+    async def _outcome(self, key: PackedBits, statistics: DecoyStatistics, leak: int, found: DecoyLength) -> Secret:
         """Both nodes have the same counts, leak and length, and make the key of it."""
         number, m_test, m_key = self._block.number, statistics.m_test or (), statistics.m_key or ()
         own = DecoyOutcome(number, m_test, m_key, leak, found.l_bits, found.reason)

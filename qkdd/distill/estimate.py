@@ -15,16 +15,17 @@ from qkdd import kernels
 from qkdd.distill.blocks import SiftedBlock
 from qkdd.distill.errors import BlockMalformed, QberExceeded
 from qkdd.distill.messages import TestBits, TestSubset
+from qkdd.distill.packed import PackedBits
 from qkdd.distill.plan import BlockPlan
-from qkdd.distill.wire import Bits, bits_from, bytes_of_size, receive
+from qkdd.distill.wire import Bits, bytes_of_size, packed_of, receive
 from qkdd.peer import PeerSession
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
-    """key: uint8[n], this node's bits that stay secret. errors: differing bits among the k opened ones."""
+    """key: this node's n bits that stay secret. errors: differing bits among the k opened ones."""
 
-    key: Bits
+    key: PackedBits
     errors: int
 
 
@@ -39,14 +40,13 @@ async def estimate(block: SiftedBlock, plan: BlockPlan, session: PeerSession) ->
     Raises BlockMalformed, QberExceeded (both nodes), and what the session raises.
     """
     alice = session.role == "alice"
-    packed = kernels.pack_bits(block.bits)
     if alice:
         chosen: bytes | bytearray = await kernels.run(kernels.random_subset, plan.m, plan.k, os.urandom)
     else:
         message = await receive(session, TestSubset, block.number)
         chosen = bytes_of_size(message.subset, (plan.m + 7) // 8, "test subset")
     try:
-        mine, rest = kernels.split_subset(packed, chosen, plan.m, plan.k)
+        mine, rest = await kernels.run(kernels.split_subset, block.bits.data, chosen, plan.m, plan.k)
     except kernels.KernelMalformed:
         raise BlockMalformed(f"the test subset does not have {plan.k} of {plan.m} positions") from None
     if alice:
@@ -55,8 +55,23 @@ async def estimate(block: SiftedBlock, plan: BlockPlan, session: PeerSession) ->
     else:
         theirs = message.bits
         await session.send(TestBits(block.number, bytes(mine)))
-    errors = int(np.count_nonzero(bits_from(theirs, plan.k, "test bits") != kernels.unpack_bits(mine, plan.k)))
-    await session.seal("sift", block.number)
+    key = PackedBits(rest, plan.n)
+    try:
+        errors = different(mine, packed_of(theirs, plan.k, "test bits"))
+        await session.seal("sift", block.number)
+        _check(errors, plan)
+    except BaseException:
+        key.wipe()
+        raise
+    return Estimate(key, errors)
+
+
+def different(mine: bytearray, theirs: bytes) -> int:
+    """In how many bits two packed strings of one length differ."""
+    return int(np.bitwise_count(np.frombuffer(mine, np.uint8) ^ np.frombuffer(theirs, np.uint8)).sum(dtype=np.int64))
+
+
+def _check(errors: int, plan: BlockPlan) -> None:
     if errors > plan.errors_allowed:
         raise QberExceeded(
             f"{errors} errors in {plan.k} test bits ({errors / plan.k:.2%}); tolerated were {plan.tolerated_error:.2%}",
@@ -64,6 +79,3 @@ async def estimate(block: SiftedBlock, plan: BlockPlan, session: PeerSession) ->
             test_size=plan.k,
             tolerated_error=plan.tolerated_error,
         )
-    key = kernels.unpack_bits(rest, plan.n)
-    rest[:] = bytes(len(rest))
-    return Estimate(key, errors)

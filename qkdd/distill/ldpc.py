@@ -163,8 +163,13 @@ class Correction:
 
 
 async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSession, block: int) -> Correction:
-    """Correct bob's key to alice's. Raises LeakExceeded (both nodes), BlockMalformed, and what the session raises."""
-    work = await kernels.run(Correction, key.copy(), first_layout(test_errors, plan))
+    """Correct bob's key to alice's, in place; where it does not succeed, zero it. Raises LeakExceeded (both nodes),
+    BlockMalformed, and what the session raises."""
+    try:
+        work = await kernels.run(Correction, key, first_layout(test_errors, plan))
+    except LeakExceeded:
+        key.fill(0)
+        raise
     done = False
     try:
         for round_ in range(work.parts.rounds + 1):

@@ -7,18 +7,16 @@ error comes out.
 
 from __future__ import annotations
 
-import numpy as np
-
 from qkdd.distill.agree import NO_KEY, accept, propose
 from qkdd.distill.amplify import amplify
 from qkdd.distill.blocks import DistilledBlock, SiftedBlock
 from qkdd.distill.config import DistillConfig
 from qkdd.distill.errors import PlanMismatch
 from qkdd.distill.estimate import estimate
+from qkdd.distill.packed import PackedBits
 from qkdd.distill.plan import VERDICT_BITS, BlockPlan
 from qkdd.distill.reconcile import Reconciled, reconcile
 from qkdd.distill.verify import verify
-from qkdd.distill.wire import Bits
 from qkdd.peer import PeerSession
 from qkdd.security.entropy import h2_bound
 
@@ -29,7 +27,7 @@ async def distil(block: SiftedBlock, plan: BlockPlan, session: PeerSession, conf
     Raises a BlockRefused subclass (see `qkdd.distill.errors`), AuthenticationFailed, PeerAborted, or what ends the session. The
     block is used up in any case: its bits are zeroed.
     """
-    held: list[Bits] = []
+    held: list[PackedBits] = []
     try:
         if len(block) != plan.m:
             raise PlanMismatch(f"the plan is for {plan.m} sifted bits, the block has {len(block)}", field="m")
@@ -54,7 +52,7 @@ async def distil(block: SiftedBlock, plan: BlockPlan, session: PeerSession, conf
     finally:
         block.wipe()
         for bits in held:
-            bits.fill(0)
+            bits.wipe()
     leak = corrected.leak + VERDICT_BITS
     limit = shannon_limit(corrected)
     return DistilledBlock(
@@ -84,5 +82,5 @@ async def distil(block: SiftedBlock, plan: BlockPlan, session: PeerSession, conf
 
 def shannon_limit(corrected: Reconciled) -> float:
     """`n h(actual error)`, the least that any error correction discloses; at least as for one error, so that it is never 0."""
-    n = int(np.size(corrected.key))
+    n = len(corrected.key)
     return n * h2_bound(max(corrected.errors, 1) / (n + 1))

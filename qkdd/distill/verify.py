@@ -11,29 +11,26 @@ import os
 from qkdd import kernels
 from qkdd.distill.errors import VerifyFailed
 from qkdd.distill.messages import KeyTag, Verdict
-from qkdd.distill.wire import Bits, bytes_of_size, receive
+from qkdd.distill.packed import PackedBits
+from qkdd.distill.wire import bytes_of_size, receive
 from qkdd.peer import PeerSession
 
 TAG_BYTES = 16
 
 
-async def verify(key: Bits, session: PeerSession, block: int) -> None:
+async def verify(key: PackedBits, session: PeerSession, block: int) -> None:
     """Compare hashes and seal everything of error correction. Raises VerifyFailed on both nodes when they differ."""
-    packed = bytearray(kernels.pack_bits(key))
-    try:
-        if session.role == "alice":
-            hash_key = os.urandom(TAG_BYTES)
-            tag = await kernels.run(kernels.poly_hash, packed, hash_key)
-            await session.send(KeyTag(block, hash_key, tag))
-            equal = (await receive(session, Verdict, block)).equal
-        else:
-            message = await receive(session, KeyTag, block)
-            hash_key = bytes_of_size(message.hash_key, TAG_BYTES, "hash key")
-            theirs = bytes_of_size(message.tag, TAG_BYTES, "tag")
-            equal = hmac.compare_digest(await kernels.run(kernels.poly_hash, packed, hash_key), theirs)
-            await session.send(Verdict(block, equal))
-    finally:
-        packed[:] = bytes(len(packed))
+    if session.role == "alice":
+        hash_key = os.urandom(TAG_BYTES)
+        tag = await kernels.run(kernels.poly_hash, key.data, hash_key)
+        await session.send(KeyTag(block, hash_key, tag))
+        equal = (await receive(session, Verdict, block)).equal
+    else:
+        message = await receive(session, KeyTag, block)
+        hash_key = bytes_of_size(message.hash_key, TAG_BYTES, "hash key")
+        theirs = bytes_of_size(message.tag, TAG_BYTES, "tag")
+        equal = hmac.compare_digest(await kernels.run(kernels.poly_hash, key.data, hash_key), theirs)
+        await session.send(Verdict(block, equal))
     await session.seal("reconcile", block)
     if not equal:
         raise VerifyFailed("the corrected keys differ")

@@ -26,6 +26,14 @@ def bits_from(data: bytes, count: int, what: str) -> Bits:
         raise BlockMalformed(f"{what}: {error.message}") from None
 
 
+def packed_of(data: bytes, count: int, what: str) -> bytes:
+    """The same bits as they are, packed. Raises BlockMalformed alike."""
+    bytes_of_size(data, (count + 7) // 8, what)
+    if count % 8 and data[-1] & 0xFF >> count % 8:
+        raise BlockMalformed(f"{what}: bits are set behind the last")
+    return data
+
+
 def bytes_of_size(data: bytes, size: int, what: str) -> bytes:
     if len(data) != size:
         raise BlockMalformed(f"{what}: {len(data)} bytes instead of {size}")

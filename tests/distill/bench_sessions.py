@@ -13,6 +13,7 @@ import numpy as np
 from qkdd.core.errors import QkddError
 from qkdd.distill.blocks import SiftedBlock
 from qkdd.distill.config import DistillConfig
+from qkdd.distill.packed import PackedBits
 from qkdd.distill.pipeline import distil
 from qkdd.distill.plan import BlockPlan, plan_block
 from qkdd.peer import AuthenticationFailed, Message, PeerAborted, ProtocolError, Seal
@@ -99,7 +100,10 @@ def noisy_blocks(m: int, error_rate: float, seed: int, number: int = 7) -> tuple
     bits, bases = rng.integers(0, 2, m, np.uint8), rng.integers(0, 2, m, np.uint8)
     other = bits.copy()
     other[rng.choice(m, round(m * error_rate), replace=False)] ^= 1
-    return SiftedBlock(number, bits, bases, 5.0), SiftedBlock(number, other, bases, 5.0)
+    return (
+        SiftedBlock(number, PackedBits.of(bits), bases, 5.0),
+        SiftedBlock(number, PackedBits.of(other), bases, 5.0),
+    )
 
 
 async def attempt(block: SiftedBlock, plan: BlockPlan, session: MemorySession, config: DistillConfig) -> object:

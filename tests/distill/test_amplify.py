@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from qkdd import kernels
 from qkdd.distill.amplify import hashed, random_bits
+from qkdd.distill.packed import PackedBits
 
 
 @given(st.integers(1, 300), st.data())
@@ -20,7 +21,7 @@ def test_it_is_the_head_plus_toeplitz_of_the_rest(n: int, data: st.DataObject) -
         [[seed[i - j + n - length - 1] for j in range(n - length)] for i in range(length)], np.int64
     ).reshape(length, n - length)
     expected = (key[:length] + matrix @ key[length:].astype(np.int64)) % 2
-    found = hashed(key, kernels.pack_bits(seed), length)
+    found = hashed(PackedBits.of(key), kernels.pack_bits(seed), length)
     np.testing.assert_array_equal(kernels.unpack_bits(found, length), expected)
 
 
@@ -32,7 +33,11 @@ def test_two_inputs_collide_for_a_share_of_two_to_minus_length_of_the_seeds_at_m
         difference = np.array([number >> i & 1 for i in range(n)], np.uint8)
         collisions = sum(
             not any(
-                hashed(difference, kernels.pack_bits(np.array([s >> i & 1 for i in range(n - 1)], np.uint8)), length)
+                hashed(
+                    PackedBits.of(difference),
+                    kernels.pack_bits(np.array([s >> i & 1 for i in range(n - 1)], np.uint8)),
+                    length,
+                )
             )
             for s in range(1 << (n - 1))
         )

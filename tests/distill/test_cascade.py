@@ -16,6 +16,7 @@ from qkdd.core.errors import QkddError
 from qkdd.distill import cascade
 from qkdd.distill.config import DistillConfig
 from qkdd.distill.messages import Parities, ReconcileSeed
+from qkdd.distill.packed import PackedBits
 from qkdd.distill.plan import BlockPlan, plan_block
 from qkdd.peer import Message
 
@@ -37,7 +38,7 @@ def run(
     alice, bob, there, back = bench.pair(tamper, authentic=tamper is None)
     blocks = bench.noisy_blocks(n, error, 3)
 
-    async def one(session: bench.MemorySession, bits: np.ndarray) -> object:
+    async def one(session: bench.MemorySession, bits: PackedBits) -> object:
         try:
             return await cascade.correct(bits, round(plan.k * error), plan, session, 1)
         except QkddError as refusal:
@@ -48,7 +49,7 @@ def run(
         async with asyncio.timeout(60):
             return list(await asyncio.gather(one(alice, blocks[0].bits), one(bob, blocks[1].bits)))
 
-    return asyncio.run(main()), [block.bits for block in blocks], there, back
+    return asyncio.run(main()), [block.bits.unpacked() for block in blocks], there, back
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_lanes_correct_everything_and_count_what_they_send(n: int, small_frames:
     results, bits, there, back = run(n, 0.02)
     for result in results:
         assert isinstance(result, cascade.Corrected)
-        np.testing.assert_array_equal(result.key, bits[0])
+        np.testing.assert_array_equal(result.key.unpacked(), bits[0])
         assert result.errors == np.count_nonzero(bits[0] != bits[1])
     first = results[0]
     assert isinstance(first, cascade.Corrected)

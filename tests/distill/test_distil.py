@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from qkdd.distill import DistillConfig, DistilledBlock, Distiller, SiftedBlock, plan_block
 from qkdd.distill.errors import BlockRefused, LeakExceeded, QberExceeded
 from qkdd.distill.messages import AmplifySeed, KeyTag, Parities, Plan, TestBits, TestSubset, Verdict
+from qkdd.distill.packed import PackedBits
 from qkdd.peer import AuthenticationFailed, Message
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -70,8 +71,8 @@ def test_the_test_subset_has_k_positions_and_its_bits_leave_the_key() -> None:
 def test_blocks_are_used_up() -> None:
     blocks = noisy_blocks(SMALL, 0.01, 3)
     run_pair(SMALL, 0.01, 0.02, CONFIG, blocks=blocks)
-    assert not blocks[0].bits.any()
-    assert not blocks[1].bits.any()
+    assert not any(blocks[0].bits.data)
+    assert not any(blocks[1].bits.data)
 
 
 def test_too_many_errors_in_the_test_bits_refuse_the_block_on_both_sides() -> None:
@@ -102,7 +103,7 @@ def test_bursts_and_other_rates(rate: float) -> None:
     other[start : start + round(m * rate)] ^= 1  # one burst holds all errors
     zero = np.zeros(m, np.uint8)
     tolerated = max(rate * 1.3, 0.01)
-    blocks = SiftedBlock(1, bits, zero, 1.0), SiftedBlock(1, other, zero, 1.0)
+    blocks = SiftedBlock(1, PackedBits.of(bits), zero, 1.0), SiftedBlock(1, PackedBits.of(other), zero, 1.0)
     config = DistillConfig(reconciler="cascade", eps_sec=1e-6, qber_max=0.2)
     if rate == 0.06:  # two-way leak leaves nothing here: the plan says so
         with pytest.raises(Exception, match="QKD-BLK-NO-LENGTH"):

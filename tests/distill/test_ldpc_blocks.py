@@ -20,6 +20,7 @@ from qkdd.distill.errors import LeakExceeded, NoLength
 from qkdd.distill.layout import COUNT_BITS, ROUNDS, blind_layout, cut, frame_code, layout, ldpc_leak
 from qkdd.distill.ldpc import Correction, first_layout
 from qkdd.distill.messages import AmplifySeed, Decoded, KeyTag, Parities, Plan, Syndromes, Verdict
+from qkdd.distill.packed import PackedBits
 from qkdd.distill.plan import correction_plan
 from qkdd.distill.policy import Conditions, choose
 from qkdd.distill.reconcile import Reconciled, reconcile
@@ -123,7 +124,9 @@ def reconcile_pair(
         alice, bob, _, _ = pair()
         async with asyncio.timeout(60):
             return await asyncio.gather(
-                reconcile(key, errors, plan, alice, 1), reconcile(other, errors, plan, bob, 1), return_exceptions=True
+                reconcile(PackedBits.of(key), errors, plan, alice, 1),
+                reconcile(PackedBits.of(other), errors, plan, bob, 1),
+                return_exceptions=True,
             )
 
     a, b = asyncio.run(main())
@@ -211,7 +214,10 @@ def as_sent(
     async def main() -> tuple[list[object], list[Message], list[Message]]:
         alice, bob, there, back = pair()
         told_errors = round(told * sample)
-        tasks = (reconcile(key, told_errors, plan, alice, 1), reconcile(other, told_errors, plan, bob, 1))
+        tasks = (
+            reconcile(PackedBits.of(key), told_errors, plan, alice, 1),
+            reconcile(PackedBits.of(other), told_errors, plan, bob, 1),
+        )
         async with asyncio.timeout(60):
             ends = await asyncio.gather(*tasks, return_exceptions=True)
         return ends, list(there.sent), list(back.sent)
@@ -225,7 +231,7 @@ def test_frames_that_fail_get_private_bits_opened(rate: float, rounds: int) -> N
     a, b, key, there, back = as_sent(150_000, rate, 0.03, 30_000, 0.05)
     assert isinstance(a, Reconciled)
     assert isinstance(b, Reconciled)
-    assert (b.key == key).all()
+    assert (b.key.unpacked() == key).all()
     assert a.errors == b.errors == round(150_000 * rate)
     assert a.rounds == b.rounds == rounds
     assert a.leak == b.leak
@@ -255,8 +261,8 @@ def test_bursts_and_combs_are_as_good_as_random_errors(place: str, n: int) -> No
     a, b, key = reconcile_pair(n, 0.03, 0.031, 0.045, place=place)
     assert isinstance(a, Reconciled)
     assert isinstance(b, Reconciled)
-    assert (a.key == key).all()
-    assert (b.key == key).all()
+    assert (a.key.unpacked() == key).all()
+    assert (b.key.unpacked() == key).all()
     assert a.errors == b.errors
     assert a.leak == b.leak
 
@@ -267,7 +273,7 @@ def test_a_low_estimate_costs_rounds_not_the_block() -> None:
     assert isinstance(a, Reconciled)
     assert isinstance(b, Reconciled)
     assert a.rounds == b.rounds > 1
-    assert (b.key == key).all()
+    assert (b.key.unpacked() == key).all()
     assert a.leak == b.leak
 
 
@@ -282,7 +288,7 @@ def test_error_free_keys_are_recognised() -> None:
     assert isinstance(a, Reconciled)
     assert isinstance(b, Reconciled)
     assert a.errors == b.errors == 0
-    assert (b.key == key).all()
+    assert (b.key.unpacked() == key).all()
 
 
 def test_a_length_fixed_from_the_budget_begins_with_the_strongest_code_within_it() -> None:

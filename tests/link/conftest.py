@@ -19,7 +19,7 @@ from qkdd.core.secret import Secret
 from qkdd.core.units import Fraction, Hertz, Seconds
 from qkdd.device.tags import StreamStart, TagBlock
 from qkdd.distill import DecoySettings
-from qkdd.distill.blocks import DistilledBlock, SiftedBlock
+from qkdd.distill.blocks import DecoyBlock, DistilledBlock, SiftedBlock
 from qkdd.link import LinkConfig, LinkShared
 from qkdd.link.session import LinkSession
 from qkdd.link.status import LinkStatus
@@ -112,6 +112,10 @@ class Note(Message, frozen=True, tag="test.note"):
     text: str
 
 
+def plain(block: SiftedBlock | DecoyBlock) -> np.ndarray:
+    return block.bits.unpacked() if isinstance(block, SiftedBlock) else block.bits.copy()
+
+
 class FakeDistiller:
     """Checks that both nodes hold the same rounds, by saying so in clear; refuses with `refusal` when it is set."""
 
@@ -126,7 +130,7 @@ class FakeDistiller:
         self.seeds.append((errors, count))
 
     async def distil(self, block: SiftedBlock, session: Any) -> DistilledBlock:
-        self.blocks.append((block.number, block.bits.copy(), block.bases.copy()))
+        self.blocks.append((block.number, plain(block), block.bases.copy()))
         self.intensities.append(getattr(block, "intensities", np.empty(0, np.uint8)).copy())
         self.pulses.append(getattr(block, "pulses", 0))
         await session.send(Note(f"{block.number} {len(block)}"))

@@ -73,7 +73,7 @@ def test_both_ends_hold_the_rounds_of_equal_basis():
         bob.bits[ib[same]] ^ np.array(LinkShared().flips, np.uint8)[bob.bases[ib[same]]],
     )
     assert abs(len(a_rounds.bits) - len(ours)) < 200  # chance coincidences besides
-    agreeing = np.mean(a_rounds.bits == b_rounds.bits)
+    agreeing = np.mean(a_rounds.bits.unpacked() == b_rounds.bits.unpacked())
     assert agreeing == pytest.approx(np.mean(ours == theirs), abs=0.02)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from qkdd import kernels
 from qkdd.distill.errors import BlockMalformed
+from qkdd.distill.packed import PackedBits
 from qkdd.link.clockmap import ClockMap
 from qkdd.link.config import LinkShared
 from qkdd.link.errors import BasisImbalance
@@ -42,12 +43,12 @@ class SiftTask:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SiftedRounds:
-    """Equal rounds on both nodes. bits, bases: uint8[m]. pairs: all coincidences.
+    """Equal rounds on both nodes. bits: m of them; bases: uint8[m]. pairs: all coincidences.
 
     clock: the alignment to go on with, known to alice only.
     """
 
-    bits: NDArray[np.uint8]
+    bits: PackedBits
     bases: NDArray[np.uint8]
     pairs: int
     clock: ClockMap | None = None
@@ -68,7 +69,10 @@ class Bbm92:
         chosen = unpack_rising(matches.matches, matches.count, len(events))
         bases = events.bases[chosen]
         flips = np.array(shared.flips, np.uint8)
-        rounds = SiftedRounds(events.bits[chosen] ^ flips[bases], bases, matches.pairs)
+        bits = events.bits[chosen]
+        bits ^= flips[bases]
+        rounds = SiftedRounds(PackedBits.of(bits), bases, matches.pairs)
+        bits.fill(0)
         check_balance(rounds.bases, shared.basis_imbalance_max)
         return rounds
 
@@ -124,7 +128,7 @@ def _match(task: SiftTask, clock: ClockMap, announce: Announce) -> tuple[SiftedR
     bobs = np.left_shift(b_bases, 1, dtype=np.uint8)
     found = kernels.sift_coincidences(events.times, marks, track.mapped, bobs, shared.window_ps, 0.0, 0.0, 0)
     kept = len(found.ia)
-    bits = kernels.unpack_bits(found.a_bits.data, kept)
+    bits = PackedBits(bytearray(found.a_bits), kept)
     for used in (marks, found.a_bits):  # bits of the key
         used.fill(0)
     rounds = SiftedRounds(bits, events.bases[found.ia], found.pairs, track.clock)

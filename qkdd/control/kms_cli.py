@@ -19,7 +19,7 @@ from qkdd.control.errors import NoDaemon
 from qkdd.core import console
 from qkdd.core.errors import QkddError
 
-DEFAULT_KMS_SOCKET = "/run/qkdd/kms.sock"
+DEFAULT_KMS_SOCKET = "/run/qkdd-kms/kms.sock"
 EXIT_NO, EXIT_NO_DAEMON = 1, 3
 _POLL_S = 0.5
 
@@ -170,7 +170,8 @@ def rotate(
             body = client.get("/v1/kms/rotation")
     except QkddError as error:
         fail(error, as_json)
-    typer.echo(json.dumps(body) if as_json else f"{body['state']}: {body['done']} of {body['total']} records")
+    then = f"; now {body['then']}" if body["then"] else ""
+    typer.echo(json.dumps(body) if as_json else f"{body['state']}: {body['done']} of {body['total']} records{then}")
 
 
 @app.command(epilog="Example: qkdctl kms backup /var/backups/kms.db")

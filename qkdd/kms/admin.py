@@ -112,9 +112,12 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RotationView(msgspec.Struct, frozen=True, kw_only=True):
+    """then: what is left for the operator when it is done."""
+
     state: str
     done: int
     total: int
+    then: str
 
 
 class BackupOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,13 +4,15 @@ With the embedded store the new key stands beside the old one (`….next`) from 
 has, and both are loaded for as long. At the end it takes the old one's name, and the old one is overwritten.
 
 A store that several processes share is sealed anew by one of them when all of them have the new key: the operator lays it beside
-the old one on each machine, lets them change places, and starts the processes one after another each time (decision 0202).
+the old one on each machine, lets them change places, and starts the processes one after another each time (decision 0202). A
+process that is given its key by systemd, in a folder that it cannot write to, has the new one from the operator too (0241).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ import sqlalchemy as sa
 from qkdd.core import log
 from qkdd.core.audit import AuditLog
 from qkdd.core.database import Database
-from qkdd.core.errors import Kind, StorageFailed
+from qkdd.core.errors import Kind, SealError, StorageFailed
 from qkdd.core.sealing import Sealer, create_successor, load_master_key
 from qkdd.core.sqlite_file import SqliteFile
 from qkdd.core.zeroise import erase_file
@@ -32,15 +34,20 @@ from qkdd.kms.schema import ALLOCATIONS, CHUNKS, EXCHANGES, MATERIAL
 
 _LOG = log.get("kms")
 _BATCH = 64
+_SAMPLE = 4
+_NOT_SET = b"none"  # what the units give for a credential that is not there
 
 
 class NoEarlierKey(KmsError):
     code = "QKD-KMS-ROTATION"
     kind = Kind.PERMANENT
-    meaning = "The store is shared by several processes, and this one has not been given a new master key beside the earlier one."
+    meaning = (
+        "This process cannot make a new master key itself (systemd gives it the key, or others share its store), and it has not "
+        "been given a new one beside the earlier one."
+    )
     default_remedy = (
-        "On each machine lay the new key beside the master key as MASTER.next and restart; then rename MASTER to MASTER.old and "
-        "MASTER.next to MASTER and restart; then rotate. See docs/rooms/kms.md."
+        "Let the new key and the earlier one change places (MASTER, MASTER.old) and restart, then rotate; processes that share a "
+        "store all get the new key as MASTER.next first. docs/master-key.md has the commands."
     )
 
 
@@ -51,28 +58,34 @@ def siblings(path: Path) -> tuple[Path, Path]:
 
 @dataclass(slots=True)
 class Progress:
-    """Records that were looked at, of how many. `state`: idle, running or done."""
+    """Records that were looked at, of how many. `state`: idle, running or done. `then`: what is left for the operator."""
 
     state: str = "idle"
     done: int = 0
     total: int = 0
+    then: str = ""
 
 
 class Rotation:
-    """Of one KMS. `path`: the master key's file. A store that is no file of this process is shared with others."""
+    """Of one KMS. `path`: the master key's file.
+
+    `given`: the new key comes from outside, because the store is shared with other processes or because the key's folder is not
+    ours to write to (systemd's credentials).
+    """
 
     def __init__(self, path: Path, database: Database, sealer: Sealer, audit: AuditLog) -> None:
         self._path = path
         self._next, self._old = siblings(path)
         self._database, self._sealer, self._audit = database, sealer, audit
-        self.shared = not isinstance(database.place, SqliteFile)
+        self._store = database.place.name
+        self.given = not isinstance(database.place, SqliteFile) or not os.access(path.parent, os.W_OK)
         self.progress = Progress()
 
     def resume(self) -> bool:
         """At the start, before the store is read: whether a rotation was under way. Raises CredentialError."""
-        if self.shared:
+        if self.given:
             for other in (self._next, self._old):
-                if other.exists():
+                if _is_there(other):
                     self._sealer.also_opens(load_master_key(other))
             return False
         if not self._next.exists():
@@ -84,12 +97,12 @@ class Rotation:
         return True
 
     def begin(self) -> None:
-        """Make the new key and seal under it from now on; where processes share a store, they do so already.
+        """Make the new key and seal under it from now on; where it is given that is so already.
 
         Raises StorageFailed, NoEarlierKey.
         """
-        if self.shared:
-            if not self._old.exists():
+        if self.given:
+            if not _is_there(self._old):
                 raise NoEarlierKey(f"{self._old} is not there: no earlier master key was replaced on this machine")
             self.progress = Progress("running")
             self._audit.write("master key rotation began")
@@ -113,17 +126,48 @@ class Rotation:
                 self.progress.done += seen
                 if seen < _BATCH:
                     break
-        if not self.shared:  # others may still have to open what was sealed a moment ago
+        if not self.given:  # others may still have to open what was sealed a moment ago
             await asyncio.to_thread(self._replace)
             self._sealer.drop_earlier()
         self.progress.state = "done"
+        self.progress.then = f"erase {self._old.name} at its source and restart" if self.given else ""
         self._audit.write("master key rotated", records=self.progress.done)
         _LOG.info("master key rotated", records=self.progress.done)
+
+    async def check(self) -> None:
+        """At the start: whether the records open at all. Raises SealError when none of the oldest and newest does."""
+        tried, opened = await self._database.run(partial(_sample, sealer=self._sealer))
+        if tried and not opened:
+            raise SealError(
+                f"{self._store} was not sealed under this master key: none of {tried} records opens",
+                remedy=(
+                    "Give it the master key that it was made with (MASTER, or the earlier one as MASTER.old); when that is lost "
+                    "with its TPM or board see docs/master-key.md."
+                ),
+            )
 
     def _replace(self) -> None:
         os.link(self._path, self._old)
         os.rename(self._next, self._path)
         erase_file(self._old)
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() and path.read_bytes() != _NOT_SET
+
+
+def _sample(connection: sa.Connection, sealer: Sealer) -> tuple[int, int]:
+    """How many of the oldest and newest records were tried, and how many opened."""
+    query = sa.select(MATERIAL.c.row, MATERIAL.c.sealed, CHUNKS.c.chunk_id).join(CHUNKS, CHUNKS.c.row == MATERIAL.c.row)
+    found = {}
+    for order in (MATERIAL.c.row, MATERIAL.c.row.desc()):
+        found.update({row.row: row for row in connection.execute(query.order_by(order).limit(_SAMPLE))})
+    opened = 0
+    for row in found.values():
+        with suppress(SealError):
+            sealer.open(row.sealed, chunks.place(row.chunk_id))
+            opened += 1
+    return len(found), opened
 
 
 def _count(connection: sa.Connection) -> int:

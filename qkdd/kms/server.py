@@ -127,6 +127,7 @@ class KmsServer:
         self._rotation = Rotation(Path(config.kms.master_key), service.database, service.sealer, self._audit)
         resumed = self._rotation.resume()
         await service.open()
+        await self._rotation.check()
         self._streams = Streams(service)
         in_flight: Counter[str] = Counter()
         for name, listener in config.sae.items():

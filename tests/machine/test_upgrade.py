@@ -22,6 +22,18 @@ UNITS = (*NODES, "qkdd-kms@alice", "qkdd-kms@bob")
 # the bench's instruments are ptys, which no rack has
 BENCH_DROP_IN = "[Service]\nDeviceAllow=char-pts rw\n"
 
+ADMIN = """
+[admin]
+socket = "/run/qkdd-kms/alice/kms.sock"
+view_group = "qkd-view"
+admin_group = "qkd-admin"
+"""
+CHANGE_MASTER_KEY = """
+cd /etc/qkdd-kms
+qkdd pki master-key alice.master-key.new
+mv alice.master-key alice.master-key.old && mv alice.master-key.new alice.master-key
+"""
+
 
 class Site:
     """The machine with the rig in it."""
@@ -111,6 +123,27 @@ def test_key_goes_on_over_the_upgrade(site: Site) -> None:
         f"\nupgrade {took:.1f} s with {len(UNITS)} services running; next new block {again:.1f} s after it began;"
         f" blocks {blocks} before, {site.held()} after; keys delivered {before} before, {after} after"
     )
+
+
+def test_the_master_key_is_changed_under_the_packaged_unit(site: Site) -> None:
+    """As docs/master-key.md says, while applications draw; keys that were drawn before are fetched afterwards (next test)."""
+    machine, unit = site.machine, "qkdd-kms@alice.service"
+    machine.run("sh", "-c", f"cat >> /etc/qkdd-kms/alice.toml <<'END'\n{ADMIN}END")
+    machine.run("useradd", "-G", "qkd-view,qkd-admin", "boss")
+    began = time.monotonic()
+    machine.run("sh", "-ec", CHANGE_MASTER_KEY)
+    machine.run("systemctl", "restart", unit)
+    kms = ("qkdctl", "kms", "--socket", "/run/qkdd-kms/alice/kms.sock")
+    said = json.loads(machine.run(*kms, "rotate-master-key", "--json", user="boss"))
+    print(f"\nmaster key of the packaged unit changed in {time.monotonic() - began:.1f} s: {said}")
+    assert said["state"] == "done"
+    assert said["done"] >= said["total"] > 0
+    assert "master-key.old" in said["then"]
+    machine.run("shred", "-u", "/etc/qkdd-kms/alice.master-key.old")
+    machine.run("systemctl", "restart", unit)  # opens its records with the new one alone, else it does not start
+    refused = machine.try_run(*kms, "rotate-master-key", "--json", user="boss")
+    assert json.loads(refused.stdout)["code"] == "QKD-KMS-ROTATION"
+    site.until_delivered(int(str(site.progress()["delivered"])))
 
 
 def test_nothing_is_lost_and_the_stores_agree(site: Site) -> None:

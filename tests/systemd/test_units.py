@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from qkdd.control.kms_cli import DEFAULT_KMS_SOCKET
 from qkdd.core.local_socket import activated
 from qkdd.node.daemon import DRAIN_ON_STOP_S
 
@@ -45,8 +46,8 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def verify(folder: Path) -> str:
-    names = ("qkdd.service", "qkdd.socket", "qkdd@a.service", "qkdd@a.socket", "qkdd-kms.service", "qkdd-kms@a.service")
-    names += ("qkd-psk@a.service",)
+    names = ["qkdd.service", "qkdd.socket", "qkdd@a.service", "qkdd@a.socket", "qkdd-kms.service", "qkdd-kms@a.service"]
+    names += ["qkd-psk@a.service"]
     done = analyze("verify", "--man=no", *(str(folder / name) for name in names))
     return done.stdout + done.stderr + (f"exit {done.returncode}" if done.returncode else "")
 
@@ -73,7 +74,7 @@ def test_exposure(name: str) -> None:
 
 @needs_systemd
 def test_example_of_sealed_credentials_is_read(installed: Path) -> None:
-    folder = installed / "qkdd.service.d"
+    folder = installed / "qkdd-kms.service.d"
     folder.mkdir()
     shutil.copy(UNITS / "encrypted-credentials.conf.example", folder / "encrypted.conf")
     assert not verify(installed)
@@ -128,7 +129,7 @@ def test_zeroise_takes_the_key_files_that_the_sandbox_keeps_from_the_service(
     tmp_path: Path, name: str, status: str
 ) -> None:
     """The service can write to nothing in /etc; after exit code 4, and no other, root erases what it was given there."""
-    [line] = settings(name)["ExecStopPost"]
+    [line, _] = settings(name)["ExecStopPost"]
     assert settings(name)["RestartPreventExitStatus"] == ["4"]
     script = line.removeprefix("+/bin/sh -c '").removesuffix("'").replace("$$", "$").replace("%i", "a")
     folder = "/etc/qkdd-kms" if "kms" in name else "/etc/qkdd"
@@ -142,3 +143,32 @@ def test_zeroise_takes_the_key_files_that_the_sandbox_keeps_from_the_service(
     subprocess.run(["/bin/sh", "-c", script], env={"EXIT_STATUS": status, "PATH": "/usr/bin:/bin"}, check=True)
     assert [path.exists() for path in files] == [status != "4"] * 3
     assert other.exists()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_credential_that_does_not_open_has_a_code_and_a_remedy(name: str) -> None:
+    """What systemd says (243/CREDENTIALS) names neither."""
+    [_, line] = settings(name)["ExecStopPost"]
+    script = line.removeprefix("/bin/sh -c '").removesuffix("'").replace("$$", "$")
+    said = {}
+    for status in ("243", "0", "4", "2"):
+        done = subprocess.run(
+            ["/bin/sh", "-c", script], env={"EXIT_STATUS": status}, capture_output=True, text=True, check=True
+        )
+        said[status] = done.stderr
+    assert said.pop("243").startswith("<3>QKD-CFG-CREDENTIAL: ")
+    assert set(said.values()) == {""}
+    page = (ROOT / "docs/master-key.md").read_text()
+    assert "## A credential that does not open" in page
+
+
+@pytest.mark.parametrize("name", ["qkdd-kms.service", "qkdd-kms@.service"])
+def test_the_kms_can_be_administered_and_change_its_master_key(name: str) -> None:
+    unit = settings(name)
+    assert unit["PrivateUsers"] == ["no"]  # it sees who asks
+    assert unit["SupplementaryGroups"] == ["qkd-view"]  # it may give the socket to them
+    [folder] = unit["RuntimeDirectory"]
+    if "@" not in name:
+        assert Path("/run") / folder / "kms.sock" == Path(DEFAULT_KMS_SOCKET)
+    assert [one.split(":")[0] for one in unit["LoadCredential"]] == ["master-key", "master-key.next", "master-key.old"]
+    assert unit["SetCredential"] == ["master-key.next:none", "master-key.old:none"]  # a missing file is no failure

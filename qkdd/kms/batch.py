@@ -24,15 +24,24 @@ class Key:
 
 
 class KeyBatch(Sequence[Key]):
-    """The keys of one draw; a key's id is made when it is asked for."""
+    """Keys of one draw, all or a stretch of them; a key's id is made when it is asked for."""
 
-    def __init__(self, allocation: Allocation, text: bytes, synthetic: bool, origin: Origin = UNKNOWN) -> None:
-        """text: the keys one behind the other."""
-        self._allocation, self._text, self._synthetic = allocation, text, synthetic
-        self._origin = origin
+    def __init__(
+        self,
+        allocation: Allocation,
+        text: bytes,
+        synthetic: bool,
+        origin: Origin = UNKNOWN,
+        first: int = 0,
+        amount: int | None = None,
+    ) -> None:
+        """text: these keys one behind the other. first: number of the first one in the draw; amount: None for all."""
+        self.allocation, self._text, self._synthetic = allocation, text, synthetic
+        self.origin, self.first = origin, first
+        self._amount = allocation.amount if amount is None else amount
 
     def __len__(self) -> int:
-        return self._allocation.amount
+        return self._amount
 
     @overload
     def __getitem__(self, index: int) -> Key: ...
@@ -43,13 +52,18 @@ class KeyBatch(Sequence[Key]):
     def __getitem__(self, index: int | slice) -> Key | list[Key]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
-        size = self._allocation.key_bytes
-        key = self._text[number * size : (number + 1) * size]
-        allocation = self._allocation
+        at = range(self._amount)[index]
+        size = self.allocation.key_bytes
+        key = self._text[at * size : (at + 1) * size]
+        allocation = self.allocation
         return Key(
-            key_id(allocation.id, number), key, allocation.slaves, self._synthetic, allocation.key_class, self._origin
+            key_id(allocation.id, self.first + at),
+            key,
+            allocation.slaves,
+            self._synthetic,
+            allocation.key_class,
+            self.origin,
         )
 
     def __repr__(self) -> str:
-        return f"KeyBatch({len(self)} keys of {8 * self._allocation.key_bytes} bits)"
+        return f"KeyBatch({len(self)} keys of {8 * self.allocation.key_bytes} bits)"

@@ -6,8 +6,11 @@ import asyncio
 import secrets
 from dataclasses import replace
 
+import sqlalchemy as sa
+
 from qkdd.core import log
 from qkdd.core.errors import QkddError
+from qkdd.core.sqlite_file import SqliteFile
 from qkdd.kms import allocations, chunks, fetching
 from qkdd.kms.allocation import Allocation, Conflict, Fetched, FetchRefused
 from qkdd.kms.batch import Key, KeyBatch
@@ -23,9 +26,10 @@ from qkdd.kms.errors import (
 )
 from qkdd.kms.exchange import MAX_DERIVED
 from qkdd.kms.hybrid import STALE
-from qkdd.kms.key_ids import key_id
+from qkdd.kms.joint import JointDraws
 from qkdd.kms.origin import ANY, Only, available
 from qkdd.kms.plane import Announce, Borrow, Lent, Noted
+from qkdd.kms.receipts import Receipts
 from qkdd.kms.site import Site
 
 _LOG = log.get("kms")
@@ -39,6 +43,16 @@ class Draws:
         self._site = site
         self._stuck: set[bytes] = set()  # reservations that could not be set free: the disk was full
         self._borrowing = {name: asyncio.Lock() for name in site.peers}
+        self._receipts = Receipts(site.audit, site.meter)
+        self._joint = JointDraws(
+            site,
+            self._receipts,
+            announce=self._announce,
+            alone=self._draw,
+            abandon=self._abandon,
+            leasing=isinstance(site.database.place, SqliteFile),
+        )
+        self.end_leases, self.end_old_leases = self._joint.end_leases, self._joint.end_old_leases
         self._unheard = set(site.peers)  # whose last grant may have been lost: nobody draws from it until we ask again
 
     async def stored_keys(self, peer: str, only: Only = ANY) -> int:
@@ -97,8 +111,12 @@ class Draws:
             raise OriginShort("no source is allowed for all of these pairs")
         fetching = (*slaves, master) if kept else slaves
         for choice in choices:
+            shape = Allocation(b"", master, fetching, key_bytes, amount, (), choice)
             try:
-                batch = await self._draw(peer, Allocation(b"", master, fetching, key_bytes, amount, (), choice), only)
+                if choice is KeyClass.ITS and only.all and not kept:  # a kept key is given up as a whole draw
+                    batch = await self._joint.draw(peer, shape)
+                else:
+                    batch = await self._draw(peer, shape, only)
             except NotEnoughKey:
                 if choice is choices[-1]:
                     raise
@@ -110,9 +128,9 @@ class Draws:
             return batch
         raise AssertionError("a policy without classes")
 
-    async def _draw(self, peer: str, shape: Allocation, only: Only) -> KeyBatch:
+    async def _draw(self, peer: str, shape: Allocation, only: Only = ANY) -> KeyBatch:
         """shape: an allocation without id and pieces."""
-        master, slaves, amount, key_bytes = shape.master, shape.slaves, shape.amount, shape.key_bytes
+        slaves, amount, key_bytes = shape.slaves, shape.amount, shape.key_bytes
         if shape.key_class is not KeyClass.ITS and key_bytes > MAX_DERIVED:
             raise RequestRefused("size is above the limit of derived keys", max_key_size=8 * MAX_DERIVED)
         expected = amount * sum(slave in self._site.config.saes for slave in slaves)
@@ -145,27 +163,12 @@ class Draws:
                     _LOG.warning("the other KMS refuses a range", peer=peer, **conflict.facts)
                     await self._site.run(allocations.burn, self._site.own, peer, allocation, conflict)
             except BaseException:  # also a cancelled request
-                await self._abandon(allocation.id)
+                await self._abandon([allocation.id])
                 raise
             if conflict is None:
-                first = key_id(allocation.id, 0)
-                self._site.audit.write(
-                    "keys drawn",
-                    master=master,
-                    slave=slaves[0],
-                    count=amount,
-                    bits=8 * key_bytes,
-                    first=first,
-                    key_class=shape.key_class,
-                    sources=list(origin.sources),
-                    epsilon=origin.epsilon,
-                )
-                await self._site.audit.settled()
-                self._site.meter.add("qkdd_kms_keys_drawn_total", amount)
-                for source in origin.sources:
-                    self._site.meter.add("qkdd_kms_source_drawn_total", amount, source=source)
-                self._site.meter.add("qkdd_kms_class_keys_total", amount, key_class=shape.key_class)
-                return KeyBatch(allocation, text, self._site.synthetic, origin)
+                batch = KeyBatch(allocation, text, self._site.synthetic, origin)
+                await self._receipts.drawn(batch)
+                return batch
         if conflict is STALE:
             raise ExchangeRefused(f"{peer} opens none of our offers", peer=peer)
         raise NotEnoughKey("not enough key in the pool that both sites agree on", bits=8 * key_bytes * amount)
@@ -224,9 +227,7 @@ class Draws:
                 raise NotEntitled(f"{slave} is not named for keys of {master} that it asks for")
             raise KeysNotFound("one or more keys specified are not found on KME")
         again = sum(f.again for f in result)
-        self._site.audit.write("keys fetched", master=master, slave=slave, count=len(result), again=again, first=ids[0])
-        await self._site.audit.settled()
-        self._site.meter.add("qkdd_kms_keys_fetched_total", len(result))
+        await self._receipts.fetched(master, slave, ids, again)
         return [Key(f.key_id, f.key, f.slaves, self._site.synthetic, f.key_class, f.origin) for f in result]
 
     async def free_stuck(self) -> None:
@@ -235,12 +236,21 @@ class Draws:
             await self._site.run(allocations.unclaim, allocation_id)
             self._stuck.discard(allocation_id)
 
-    async def _abandon(self, allocation_id: bytes) -> None:
+    async def close(self) -> None:
+        """What is under way ends."""
+        await self._joint.close()
+
+    async def _abandon(self, ids: list[bytes]) -> None:
         """A request failed: what it reserved is free for the next one."""
-        self._stuck.add(allocation_id)
+        self._stuck.update(ids)
+
+        def work(connection: sa.Connection) -> None:
+            for allocation_id in ids:
+                allocations.unclaim(connection, allocation_id)
+
         try:
-            await asyncio.shield(self._site.run(allocations.unclaim, allocation_id))
+            await asyncio.shield(self._site.run(work))
         except QkddError as error:
             _LOG.warning("a reservation is set free later", **log.error_fields(error))
         else:
-            self._stuck.discard(allocation_id)
+            self._stuck.difference_update(ids)

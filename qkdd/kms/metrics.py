@@ -8,6 +8,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 TABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "qkdd_kms_chunks_total": (("link",), "Chunks that nodes handed over."),
     "qkdd_kms_keys_drawn_total": ((), "Keys given to masters."),
+    "qkdd_kms_lease_unused_keys_total": (
+        (),
+        "Keys drawn ahead for a pair that nobody asked for in time: given to nobody.",
+    ),
     "qkdd_kms_class_keys_total": (("key_class",), "Keys given to masters, by class: its, hybrid, pqc-only."),
     "qkdd_kms_fallback_pairs": ((), "Pairs that get pqc-only keys now for want of quantum key."),
     "qkdd_kms_keys_fetched_total": ((), "Keys given to slaves."),

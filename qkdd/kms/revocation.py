@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import sqlalchemy as sa
 
@@ -16,8 +18,9 @@ _LOG = log.get("kms")
 
 
 class Revocations:
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, site: Site, end_leases: Callable[[], None]) -> None:
+        """end_leases: give out nothing more of what was drawn ahead; it may have to be revoked."""
+        self._site, self._end_leases = site, end_leases
 
     async def on_revoke(self, peer: str, message: Revoke) -> RevokedThere:
         """Only what is shared with the asking KMS."""
@@ -32,6 +35,7 @@ class Revocations:
             return RevokedThere(len(found), single, undrawn)
 
         done = await self._site.run(work)
+        self._end_leases()
         self._site.audit.write(
             "revoked by the other site", peer=peer, draws=done.draws, keys=done.keys, undrawn=done.undrawn
         )
@@ -70,6 +74,7 @@ class Revocations:
             return found, single, gone, of_peer
 
         found, single, gone, of_peer = await self._site.run(work)
+        self._end_leases()
         self._site.audit.write(
             "revoked",
             draws=len(found),

@@ -47,8 +47,9 @@ class KeyService:
             config, database, master, peers, clock=clock, meter=meter, audit=audit, synthetic=synthetic
         )
         self.config, self.own = config, site.own
-        draws, answers, revocations = Draws(site), Answers(site), Revocations(site)
+        self._draws = draws = Draws(site)
         self._upkeep = upkeep = Upkeep(site, draws)
+        answers, revocations = Answers(site), Revocations(site, draws.end_leases)
         self.pool, self.pair = site.pool, site.pair
         self.draw, self.fetch, self.stored_keys = draws.draw, draws.fetch, draws.stored_keys
         self.sync_once, self.clean, self.run_background = upkeep.sync_once, upkeep.clean, upkeep.run
@@ -62,6 +63,7 @@ class KeyService:
         await self.site.run(allocations.unclaim_dead)
 
     async def close(self) -> None:
+        await self._draws.close()
         await self.site.close()
 
     @property

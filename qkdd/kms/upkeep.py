@@ -108,6 +108,7 @@ class Upkeep:
     async def clean(self) -> None:
         """Erase what was fetched and what has expired; remember the service time."""
         limits = self._site.config.limits
+        self._draws.end_old_leases()
         now = await self._site.remember_time()
         await self._site.run(allocations.unclaim_dead)
         await self._site.run(self._site.hybrid.expire)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from qkdd.core.errors import StorageFull
 from qkdd.core.secret import Secret
-from qkdd.kms import allocations, upkeep
+from qkdd.kms import allocations, together, upkeep
 from qkdd.kms.errors import KeysNotFound, KmsError, NotEnoughKey, PeerDisagrees, PeerKmsDown
 from qkdd.kms.plane import Announce, Void
 
@@ -226,7 +226,7 @@ def test_the_disk_is_full_between_announcement_and_delivery(tmp_path: Path, monk
         def full(*_: object, **__: object) -> None:
             raise StorageFull("no space (test)")
 
-        monkeypatch.setattr(allocations, "deliver", full)
+        monkeypatch.setattr(together, "deliver", full)
         monkeypatch.setattr(allocations, "unclaim", full)
         with pytest.raises(StorageFull):
             await made.draw("alice", 2)
@@ -273,7 +273,7 @@ def test_thousands_of_concurrent_draws(tmp_path: Path) -> None:
     """1200 draws by 64 masters on both sites while calls get lost and ownership moves: each byte at most once."""
 
     async def scenario(made: World) -> None:
-        for index in range(24):
+        for index in range(32):
             await made.feed(index, 1600)
         await made.sync()
         chance = random.Random(7)

@@ -17,7 +17,7 @@ from qkdd.core.database import Database, is_alive, owner
 from qkdd.core.errors import ConfigError, StorageFailed, StorageSilent
 from qkdd.core.postgres import Postgres, parse
 from qkdd.core.secret import Secret
-from qkdd.kms import allocations
+from qkdd.kms import together
 from qkdd.kms.errors import NotEnoughKey, PeerKmsDown
 from qkdd.kms.rotation import NoEarlierKey, Rotation, siblings
 from qkdd.kms.schema import kms_store
@@ -289,7 +289,7 @@ def test_the_server_is_there_and_says_nothing(postgres: PostgresServer, tmp_path
                 postgres.pause()
                 return result
 
-            hit = moment == "commit" and work is allocations.deliver
+            hit = moment == "commit" and work is together.deliver
             return await true_run(at_commit if hit else work, *arguments, **named)
 
         line.call, site.run = call, run  # type: ignore[method-assign]

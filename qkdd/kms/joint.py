@@ -1,0 +1,243 @@
+"""Requests for key that wait at one moment are drawn together: one transaction, one call to the other site.
+
+Nobody waits for company: what comes while a draw is under way goes with the next one. Requests of one pair and shape become one
+draw, of which each gets its stretch of keys; a pair that asks all the time gets a lease with it (`qkdd.kms.leases`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from qkdd.core import log
+from qkdd.core.errors import QkddError
+from qkdd.core.zeroise import Zeroised
+from qkdd.kms import allocations, together
+from qkdd.kms.allocation import Allocation, Conflict, Origin
+from qkdd.kms.batch import KeyBatch
+from qkdd.kms.errors import PeerKmsDown
+from qkdd.kms.leases import LIFETIME, MOST, Demand, Lease
+from qkdd.kms.receipts import Receipts
+from qkdd.kms.site import Site
+
+_LOG = log.get("kms")
+_POOL_SHARE = 64  # at most one byte in so many of the pool goes into leases at once
+
+Announcing = Callable[[str, Allocation], Awaitable[Conflict | None]]
+Alone = Callable[[str, Allocation], Awaitable[KeyBatch]]
+Abandoning = Callable[[list[bytes]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One request. `done`: its keys, or None: it has to be drawn alone."""
+
+    amount: int
+    done: asyncio.Future[KeyBatch | None]
+
+
+@dataclass(slots=True)
+class _Joint:
+    """Requests of one shape that are drawn as one."""
+
+    shape: Allocation
+    members: list[_Waiting] = field(default_factory=list)
+    amount: int = 0
+
+
+class JointDraws:
+    """Of one KMS, for draws of class its whose pairs have no policy by origin.
+
+    announce: tell the other site; abandon: set reservations free; alone: draw for one request. leasing: whether this process
+    alone serves the store: what another one revoked would not reach a lease.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        receipts: Receipts,
+        *,
+        announce: Announcing,
+        alone: Alone,
+        abandon: Abandoning,
+        leasing: bool,
+    ) -> None:
+        self._site, self._receipts = site, receipts
+        self._announce, self._alone, self._abandon, self._leasing = announce, alone, abandon, leasing
+        self._waiting: dict[str, list[tuple[Allocation, _Waiting]]] = {name: [] for name in site.peers}
+        self._pumps: dict[str, asyncio.Task[None]] = {}
+        self._leases: dict[Allocation, Lease] = {}
+        self._demand = Demand(site.clock.monotonic)
+        self._revoked = 0  # how often leases were ended: a draw that was under way then makes none
+
+    async def draw(self, peer: str, shape: Allocation) -> KeyBatch:
+        """shape: an allocation without id and pieces. Raises as `qkdd.kms.draws.Draws.draw`."""
+        amount = shape.amount
+        line = _line(shape)
+        if self._leasing:
+            self._demand.note(line, amount)
+            lease = self._leases.get(line)
+            if lease is not None and lease.left >= amount and self._young(lease):
+                if self._site.zeroised:
+                    raise Zeroised("all key was erased a moment ago")
+                batch = lease.take(amount, self._site.synthetic)
+                await self._receipts.drawn(batch)
+                return batch
+        one = _Waiting(amount, asyncio.get_running_loop().create_future())
+        self._waiting[peer].append((line, one))
+        if peer not in self._pumps:
+            self._pumps[peer] = asyncio.create_task(self._pump(peer))
+        joint = await one.done
+        return joint if joint is not None else await self._alone(peer, shape)
+
+    def end_leases(self) -> None:
+        """Nothing is given out any more of what was drawn ahead."""
+        self._revoked += 1
+        for lease in self._leases.values():
+            self._end(lease)
+        self._leases.clear()
+
+    def end_old_leases(self) -> None:
+        for line, lease in list(self._leases.items()):
+            if not self._young(lease):
+                self._end(self._leases.pop(line))
+
+    async def close(self) -> None:
+        """What is under way ends; its requests are told so."""
+        pumps = list(self._pumps.values())
+        for pump in pumps:
+            pump.cancel()
+        if pumps:
+            await asyncio.wait(pumps)
+        self.end_leases()
+
+    def _young(self, lease: Lease) -> bool:
+        return self._site.clock.monotonic() - lease.made <= LIFETIME
+
+    def _end(self, lease: Lease) -> None:
+        if left := lease.wipe():
+            self._site.meter.add("qkdd_kms_lease_unused_keys_total", left)
+            self._demand.unused(_line(lease.allocation), left)
+            self._receipts.unused(lease.allocation, lease.first, left)
+
+    async def _pump(self, peer: str) -> None:
+        try:
+            while waiting := self._next(peer):
+                await self._serve(peer, waiting)
+        finally:  # at once: a request that comes now must find the place free
+            del self._pumps[peer]
+            for _, one in self._waiting[peer]:
+                if not one.done.done():
+                    one.done.set_result(None)
+            self._waiting[peer].clear()
+
+    def _next(self, peer: str) -> list[tuple[Allocation, _Waiting]]:
+        waiting = self._waiting[peer]
+        taken = [(line, one) for line, one in waiting[:MOST] if not one.done.done()]
+        del waiting[:MOST]
+        return taken or (self._next(peer) if waiting else [])
+
+    async def _serve(self, peer: str, waiting: list[tuple[Allocation, _Waiting]]) -> None:
+        try:
+            await self._together(peer, _join(waiting))
+        except BaseException as error:
+            for _, one in waiting:
+                if not one.done.done():
+                    one.done.set_exception(error if isinstance(error, QkddError) else PeerKmsDown(f"{peer}: ended"))
+            if not isinstance(error, QkddError):
+                raise
+
+    async def _together(self, peer: str, joints: list[_Joint]) -> None:
+        if not self._site.peers[peer].up:
+            raise PeerKmsDown(f"{peer} did not answer a moment ago")
+        here, revoked = self._site.config.saes, self._revoked
+        wanted = [replace(one.shape, id=secrets.token_bytes(12), amount=one.amount) for one in joints]
+        ahead = [0] * len(joints)
+        if self._leasing:
+            ahead = [min(self._demand.ahead(one.shape), MOST - one.amount) for one in joints]
+        expected = [sum(slave in here for slave in one.slaves) for one in wanted]
+        reserved = await self._site.run(
+            together.reserve,
+            self._site.own,
+            peer,
+            [together.Wanted(*one) for one in zip(wanted, ahead, expected, strict=True)],
+            self._site.now(),
+            _POOL_SHARE,
+        )
+        pending = {one.id for one in reserved if one is not None}
+        try:
+            cut = [(joint, one) for joint, one in zip(joints, reserved, strict=True) if one is not None]
+            said = await asyncio.gather(*(self._announce(peer, one) for _, one in cut), return_exceptions=True)
+            recorded: list[tuple[_Joint, Allocation]] = []
+            failed: list[tuple[_Joint, QkddError]] = []
+            for (joint, one), answer in zip(cut, said, strict=True):
+                if answer is None:
+                    recorded.append((joint, one))
+                elif isinstance(answer, Conflict):  # each is drawn alone, further on
+                    self._site.meter.add("qkdd_kms_conflicts_total")
+                    _LOG.warning("the other KMS refuses a range", peer=peer, **answer.facts)
+                    await self._site.run(allocations.burn, self._site.own, peer, one, answer)
+                    pending.discard(one.id)
+                elif isinstance(answer, QkddError):
+                    failed.append((joint, answer))
+                else:
+                    raise answer
+            if recorded:
+                texts = await self._site.run(together.deliver, self._site.sealer, [one for _, one in recorded])
+                pending -= {one.id for _, one in recorded}
+                given = []
+                for (joint, one), (text, origin) in zip(recorded, texts, strict=True):
+                    given.append(self._share(joint, one, text, origin, lease=revoked == self._revoked))
+                await self._receipts.drawn(*(batch for batches in given for _, batch in batches))
+                for member, batch in (pair for batches in given for pair in batches):
+                    if not member.done.done():
+                        member.done.set_result(batch)
+        finally:
+            if pending:
+                await self._abandon(list(pending))
+        for joint, failure in failed:
+            for member in joint.members:
+                if not member.done.done():
+                    member.done.set_exception(failure)
+        for joint in joints:
+            for member in joint.members:
+                if not member.done.done():
+                    member.done.set_result(None)
+
+    def _share(
+        self, joint: _Joint, allocation: Allocation, text: bytes, origin: Origin, *, lease: bool
+    ) -> list[tuple[_Waiting, KeyBatch]]:
+        """Who gets which keys; the rest becomes the pair's lease."""
+        whole = Lease(allocation, origin, bytearray(text), 0, self._site.clock.monotonic())
+        given = [(member, whole.take(member.amount, self._site.synthetic)) for member in joint.members]
+        if whole.left:
+            earlier = self._leases.pop(joint.shape, None)
+            if earlier is not None:
+                self._end(earlier)
+            if lease and not self._site.zeroised:
+                self._leases[joint.shape] = whole
+            else:
+                self._end(whole)
+        return given
+
+
+def _line(shape: Allocation) -> Allocation:
+    """What requests have in common that are drawn as one."""
+    return Allocation(b"", shape.master, shape.slaves, shape.key_bytes, 0, ())
+
+
+def _join(waiting: list[tuple[Allocation, _Waiting]]) -> list[_Joint]:
+    joints: dict[Allocation, _Joint] = {}
+    full: list[_Joint] = []
+    for line, one in waiting:
+        joint = joints.get(line)
+        if joint is not None and joint.amount + one.amount > MOST:
+            full.append(joints.pop(line))
+            joint = None
+        if joint is None:
+            joint = joints[line] = _Joint(line)
+        joint.members.append(one)
+        joint.amount += one.amount
+    return [*full, *joints.values()]

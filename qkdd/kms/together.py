@@ -1,0 +1,236 @@
+"""Draws of several pairs in one: one transaction to cut their key off, one to deliver it.
+
+Functions of a connection, run inside the store's transactions; they have no other effect. What each row means, and in which
+order rows change, is `qkdd.kms.allocations`'; here the same is done for many draws with a few statements, run by the driver.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from qkdd.core.database import owner
+from qkdd.core.driver_sql import Driver, Prepared
+from qkdd.core.errors import StorageFailed
+from qkdd.core.sealing import Sealer
+from qkdd.kms import allocations, chunks
+from qkdd.kms.allocation import Allocation, Origin, Piece, from_row
+from qkdd.kms.opening import opened
+from qkdd.kms.schema import ALLOCATIONS, CHUNKS, DRAWABLE, PIECES, POOLS, RESERVED, RETURNED, AllocationState
+
+_CHUNKS_AT_ONCE = 16
+
+
+def _of(name: str) -> sa.BindParameter[int]:
+    return sa.bindparam(name, type_=sa.BigInteger)
+
+
+_HAVE = Prepared(
+    sa.select(POOLS.c.bytes).where(
+        POOLS.c.peer == sa.bindparam("of", type_=sa.Text), POOLS.c.owner == sa.bindparam("by", type_=sa.Text)
+    )
+)
+_CAME_BACK = Prepared(sa.select(RETURNED.c.row).where(RETURNED.c.peer == sa.bindparam("of", type_=sa.Text)).limit(1))
+_LEFT_OVER = Prepared(
+    sa.select(
+        *(ALLOCATIONS.c[name] for name in ("id", "amount", "master", "slaves", "key_bytes", "key_class")),
+    )
+    .where(RESERVED, ALLOCATIONS.c.claimant.is_(None), ALLOCATIONS.c.peer == sa.bindparam("of", type_=sa.Text))
+    .limit(sa.literal_column("64"))
+)
+_NEXT_CHUNKS = Prepared(
+    sa.select(CHUNKS.c.row, CHUNKS.c.chunk_id, CHUNKS.c.bytes, CHUNKS.c.cursor)
+    .where(
+        CHUNKS.c.peer == sa.bindparam("of", type_=sa.Text),
+        CHUNKS.c.owner == sa.bindparam("by", type_=sa.Text),
+        CHUNKS.c.row > _of("after"),
+        DRAWABLE,
+    )
+    .order_by(CHUNKS.c.row)
+    .limit(sa.literal_column(str(_CHUNKS_AT_ONCE)))
+)
+_CUT = Prepared(
+    CHUNKS.update()
+    .where(CHUNKS.c.row == _of("of"))
+    .values(used=CHUNKS.c.used + _of("size"), open=CHUNKS.c.open + _of("opened"), cursor=_of("to"))
+)
+_PIECE = Prepared(PIECES.insert().values(row=_of("at_row"), start=_of("at"), stop=_of("to")))
+_TAKEN = Prepared(
+    POOLS.update()
+    .where(POOLS.c.peer == sa.bindparam("of", type_=sa.Text), POOLS.c.owner == sa.bindparam("by", type_=sa.Text))
+    .values(bytes=POOLS.c.bytes - _of("size"))
+)
+_NEW = Prepared(ALLOCATIONS.insert())
+_DELIVERED = Prepared(
+    ALLOCATIONS.update()
+    .where(
+        ALLOCATIONS.c.id == sa.bindparam("of", type_=sa.LargeBinary),
+        ALLOCATIONS.c.state == AllocationState.RESERVED.value,
+        ALLOCATIONS.c.claimant == _of("by"),
+    )
+    .values(state=AllocationState.DELIVERED.value, claimant=sa.null())
+    .returning(ALLOCATIONS.c.expected)
+)
+_GONE = Prepared(ALLOCATIONS.delete().where(ALLOCATIONS.c.id == sa.bindparam("of", type_=sa.LargeBinary)))
+_CLOSED = Prepared(CHUNKS.update().where(CHUNKS.c.row == _of("of")).values(open=CHUNKS.c.open - _of("closed")))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A draw of class its, without pieces. ahead: so many keys more, when the pool is rich. here: slaves of this site."""
+
+    draw: Allocation
+    ahead: int
+    here: int
+
+
+def reserve(
+    connection: sa.Connection,
+    own: str,
+    peer: str,
+    wanted: Sequence[Wanted],
+    now: float,
+    pool_share: int,
+) -> list[Allocation | None]:
+    """`allocations.reserve` of all of them, in this order; None where too little is left.
+
+    Key ahead takes at most one in `pool_share` bytes of the pool.
+    """
+    driver = Driver(connection)
+    left_over = list(driver.rows(_LEFT_OVER, {"of": peer}))
+    if driver.rows(_CAME_BACK, {"of": peer}):  # what abandoned draws gave back goes first, piece by piece
+        return [allocations.reserve(connection, own, peer, one.draw, one.here * one.draw.amount, now) for one in wanted]
+    found = driver.rows(_HAVE, {"of": peer, "by": own})
+    have = found[0][0] if found else 0
+    cutter, taken = _Cutter(driver, own, peer), 0
+    reserved: list[Allocation | None] = []
+    rows = []
+    claimant, spare = owner(connection), have // pool_share
+    for one in wanted:
+        if left_over and (again := _again(connection, left_over, one)) is not None:
+            reserved.append(again)
+            continue
+        need = one.draw.quantum_bytes
+        if taken + need > have:
+            reserved.append(None)
+            continue
+        ahead = min(one.ahead, spare // one.draw.key_bytes, (have - taken - need) // one.draw.key_bytes)
+        spare -= ahead * one.draw.key_bytes
+        amount = one.draw.amount + ahead
+        taken += amount * one.draw.key_bytes
+        cut = replace(one.draw, amount=amount, pieces=tuple(cutter.take(amount * one.draw.key_bytes)))
+        reserved.append(cut)
+        rows.append(
+            {
+                "id": cut.id,
+                "peer": peer,
+                "master": cut.master,
+                "slaves": json.dumps(cut.slaves),
+                "key_bytes": cut.key_bytes,
+                "amount": cut.amount,
+                "pieces": json.dumps(cut.pieces),
+                "state": AllocationState.RESERVED.value,
+                "claimant": claimant,
+                "expected": one.here * amount,
+                "fetched": 0,
+                "created": now,
+                "done": None,
+                "key_class": cut.key_class.value,
+                "offer": None,
+                "mix": None,
+            }
+        )
+    if rows:
+        cutter.write()
+        driver.run(_TAKEN, [{"of": peer, "by": own, "size": taken}])
+        driver.run(_NEW, rows)
+    return reserved
+
+
+def _again(connection: sa.Connection, left_over: list[tuple[Any, ...]], wanted: Wanted) -> Allocation | None:
+    """The smallest reservation of this shape that a failed announcement left over and that has enough keys, not too many."""
+    draw = wanted.draw
+    like = (draw.master, json.dumps(draw.slaves), draw.key_bytes, draw.key_class.value)
+    fitting = [row for row in left_over if row[2:] == like and draw.amount <= row[1] <= draw.amount + wanted.ahead]
+    if not fitting:
+        return None
+    best = min(fitting, key=lambda row: row[1])
+    left_over.remove(best)
+    where = ALLOCATIONS.c.id == bytes(best[0])
+    connection.execute(ALLOCATIONS.update().where(where).values(claimant=owner(connection)))
+    return from_row(connection.execute(sa.select(ALLOCATIONS).where(where)).one())
+
+
+class _Cutter:
+    """Takes ranges off our chunks, oldest first, and writes them down together."""
+
+    def __init__(self, driver: Driver, own: str, peer: str) -> None:
+        self._driver, self._own, self._peer = driver, own, peer
+        self._next: list[tuple[int, str, int, int]] = []  # row, id, bytes, cursor; the first is being cut
+        self._after = -1
+        self._pieces: list[dict[str, int]] = []
+        self._chunks: dict[int, dict[str, int]] = {}
+
+    def take(self, need: int) -> list[Piece]:
+        taken: list[Piece] = []
+        while need:
+            if not self._next:
+                self._load()
+            row, chunk_id, size, cursor = self._next[0]
+            stop = min(size, cursor + need)
+            taken.append((chunk_id, cursor, stop))
+            need -= stop - cursor
+            self._pieces.append({"at_row": row, "at": cursor, "to": stop})
+            chunk = self._chunks.setdefault(row, {"of": row, "size": 0, "opened": 0, "to": 0})
+            chunk["size"] += stop - cursor
+            chunk["opened"] += 1
+            chunk["to"] = stop
+            if stop == size:
+                del self._next[0]
+            else:
+                self._next[0] = (row, chunk_id, size, stop)
+        return taken
+
+    def _load(self) -> None:
+        self._next = [
+            (row, chunk_id, size, cursor)
+            for row, chunk_id, size, cursor in self._driver.rows(
+                _NEXT_CHUNKS, {"of": self._peer, "by": self._own, "after": self._after}
+            )
+        ]
+        if not self._next:
+            raise AssertionError("the pool's counter and its chunks disagree")
+        self._after = self._next[-1][0]
+
+    def write(self) -> None:
+        self._driver.run(_PIECE, self._pieces)
+        self._driver.run(_CUT, list(self._chunks.values()))
+
+
+def deliver(connection: sa.Connection, sealer: Sealer, reserved: Sequence[Allocation]) -> list[tuple[bytes, Origin]]:
+    """`allocations.deliver` of all of them, class its: their keys, one behind the other, and where those come from.
+
+    Raises StorageFailed when this process lost its store in between.
+    """
+    driver, claimant = Driver(connection), owner(connection)
+    with opened(driver, sealer) as opener:
+        made = []
+        over: list[Allocation] = []
+        for one in reserved:
+            changed = driver.rows(_DELIVERED, {"of": one.id, "by": claimant})
+            if not changed:
+                raise StorageFailed("the store was lost while a draw was under way; its reservation is no longer ours")
+            made.append((opener.text(one, 0, one.amount), opener.origin(one)))
+            if not changed[0][0]:  # every slave is at the other site
+                over.append(one)
+        if over:
+            driver.run(_GONE, [{"of": one.id} for one in over])
+            closed = Counter(opener.row(chunk_id) for one in over for chunk_id, _, _ in one.pieces)
+            driver.run(_CLOSED, [{"of": row, "closed": count} for row, count in closed.items()])
+            chunks.erase(connection, set(closed))
+    return made

@@ -65,23 +65,43 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
 
 
-def run_case(folder: Path, alert: str, values: str, extra: list[tuple[str, str]], samples: list[str]) -> str:
-    """Empty when the query over this firing alert gives exactly these samples. The file is JSON, which YAML includes."""
+def rules_of(alert: str) -> str:
+    """The rule file with one alert only and the recordings that it uses, word for word: promtool evaluates every rule of a
+    file at every step, which is most of its time."""
+    rules = {}
+    for rule in re.split(r"^      (?=- (?:record|alert): )", RULES.read_text(), flags=re.MULTILINE)[1:]:
+        text = re.split(r"^  - name: ", rule, flags=re.MULTILINE)[0]
+        rules[text.split(maxsplit=3)[2]] = text
+    kept, more = {alert}, [alert]
+    while more:
+        found = {name for name in rules if name not in kept and name in rules[more[-1]]}
+        more[-1:] = found
+        kept |= found
+    recordings = [rules[name] for name in rules if name in kept and name != alert]  # in the file's order
+    groups = "groups:\n"
+    if recordings:
+        groups += "  - name: recordings\n    rules:\n" + "".join(f"      {text}" for text in recordings)
+    return groups + f"  - name: the-alert\n    rules:\n      {rules[alert]}"
+
+
+def run_cases(folder: Path, alert: str, cases: list[tuple[str, list[tuple[str, str]], list[str]]]) -> str:
+    """Empty when the query over this firing alert gives, in each case of (values, other series, samples), exactly these samples.
+
+    The file is JSON, which YAML includes.
+    """
     series, _, _, at, severity = CASES[alert]
-    query = firing(alert, severity)
     name, _, labels = series.rstrip("}").partition("{")
-    wanted = [{"labels": labels_, "value": 1} for labels_ in samples]
-    inputs = [{"series": f'{name}{{instance="a"{"," if labels else ""}{labels}}}', "values": values}]
-    inputs += [{"series": other, "values": there} for other, there in (*extra, *COMPANIONS.get(alert, ()))]
-    test = {
-        "interval": STEPS.get(alert, "1m"),
-        "input_series": inputs,
-        "promql_expr_test": [{"expr": query, "eval_time": at, "exp_samples": wanted}],
-    }
+    step = STEPS.get(alert, "1m")
+    tests = []
+    for number, (values, extra, samples) in enumerate(cases):
+        inputs = [{"series": f'{name}{{instance="a"{"," if labels else ""}{labels}}}', "values": values}]
+        inputs += [{"series": other, "values": there} for other, there in (*extra, *COMPANIONS.get(alert, ()))]
+        wanted = [{"labels": labels_, "value": 1} for labels_ in samples]
+        query = {"expr": firing(alert, severity), "eval_time": at, "exp_samples": wanted}
+        tests.append({"name": f"case {number}", "interval": step, "input_series": inputs, "promql_expr_test": [query]})
+    (folder / "rules.yml").write_text(rules_of(alert))
     file = folder / "case.yml"
-    file.write_text(
-        json.dumps({"rule_files": [str(RULES)], "evaluation_interval": STEPS.get(alert, "1m"), "tests": [test]})
-    )
+    file.write_text(json.dumps({"rule_files": ["rules.yml"], "evaluation_interval": step, "tests": tests}))
     done = promtool("test", "rules", str(file))
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
@@ -100,8 +120,8 @@ def test_rules_are_valid() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_alert_fires_on_its_cause_only(name: str, tmp_path: Path) -> None:
     _, bad, good, _, _ = CASES[name]
-    assert not run_case(tmp_path, name, bad, [], ["{}"])
-    assert not run_case(tmp_path, name, good, [], [])
+    assert not run_cases(tmp_path, name, [(bad, [], ["{}"]), (good, [], [])])
+    assert "FAILED" in run_cases(tmp_path, name, [(bad, [], [])]), "the case can fail"
 
 
 @needs_promtool
@@ -109,9 +129,22 @@ def test_alert_fires_on_its_cause_only(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", EXCUSED)
 def test_planned_work_raises_no_link_alert(name: str, excuse: str, tmp_path: Path) -> None:
     _, bad, _, _, _ = CASES[name]
-    assert not run_case(tmp_path, name, bad, [(excuse + '{instance="a"}', "1x1200")], [])
-    assert not run_case(tmp_path, name, bad, [(excuse + '{instance="a"}', "0x1200")], ["{}"])
-    assert not run_case(tmp_path, name, bad, [(excuse + '{instance="another"}', "1x1200")], ["{}"])
+    cases = [
+        ('{instance="a"}', "1x1200", []),
+        ('{instance="a"}', "0x1200", ["{}"]),
+        ('{instance="another"}', "1x1200", ["{}"]),
+    ]
+    assert not run_cases(tmp_path, name, [(bad, [(excuse + who, values)], found) for who, values, found in cases])
+
+
+def test_each_alert_is_tried_with_the_recordings_it_uses() -> None:
+    text = rules_of("QkddAvailabilityBurnsFast")
+    assert re.findall(r"- (?:record|alert): (\S+)", text) == [
+        "qkdd:link_unavailable:ratio_rate5m", "qkdd:link_unavailable:ratio_rate1h", "qkdd:link_excused",
+        "QkddAvailabilityBurnsFast",
+    ]  # fmt: skip
+    for name in CASES:
+        assert set(re.findall(r"\bqkdd:[\w:]+", rules_of(name))) == set(re.findall(r"- record: (\S+)", rules_of(name)))
 
 
 def test_every_alert_has_its_test() -> None:

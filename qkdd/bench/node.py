@@ -11,18 +11,13 @@ import json
 import os
 import resource
 import sys
-import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
 import numpy as np
-from qkdd_native import bits as native_bits
-from qkdd_native import cascade as native_cascade
-from qkdd_native import hashing as native_hashing
-from qkdd_native import ldpc as native_ldpc
 
+from qkdd.bench.clocks import Clocks, Split
 from qkdd.core import log
 from qkdd.core.clock import SystemClock
 from qkdd.core.counters import RecordingMeter
@@ -38,7 +33,6 @@ from qkdd.peer.session import Session
 from qkdd.peer.wire import TlsWire
 from qkdd.security.ledger import EpsilonLedger
 
-_NATIVE: tuple[ModuleType, ...] = (native_bits, native_cascade, native_hashing, native_ldpc)
 _SPOOL = 1 << 40
 _WARM_UP = 2  # blocks before the clock starts: the first is sealed by signatures and fills the masks
 
@@ -71,12 +65,11 @@ class LinkResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """wall, cpu, system: seconds while the clock ran. kernels: CPU seconds by function of the native kernels."""
+    """wall: seconds while the clock ran. kernels: CPU seconds by function of the native kernels."""
 
     role: str
     wall: float
-    cpu: float
-    system: float
+    split: Split
     memory: int
     kernels: dict[str, float]
     links: list[LinkResult]
@@ -89,30 +82,6 @@ class Turn(Message, frozen=True, tag="bench.turn"):
     counted: bool
 
 
-class TimedLibrary:
-    """The native library with the CPU time of each function's calls."""
-
-    def __init__(self, library: Any, spent: dict[str, float]) -> None:
-        self._library, self._spent = library, spent
-
-    def __getattr__(self, name: str) -> Any:
-        function = getattr(self._library, name)
-        spent, clock = self._spent, time.thread_time
-        spent.setdefault(name, 0.0)
-
-        def timed(*arguments: Any) -> Any:
-            start = clock()
-            try:
-                return function(*arguments)
-            finally:
-                spent[name] += clock() - start
-
-        if callable(function):
-            setattr(self, name, timed)
-            return timed
-        return function
-
-
 class Node:
     """Links of one node; they share its store, as the links of a node do."""
 
@@ -120,16 +89,10 @@ class Node:
         self.task = task
         self.clock, self.meter = SystemClock(), RecordingMeter()
         self.config = DistillConfig(reconciler=task.reconciler)  # type: ignore[arg-type]  # checked by the parent
-        self.spent: dict[str, float] = {}
-        self.started: tuple[float, float, float] | None = None
-        self.running = 0
+        self.clocks = Clocks()
 
     async def run(self) -> Result:
-        for module in _NATIVE:
-            module.lib = TimedLibrary(module.lib, self.spent)  # type: ignore[attr-defined]
-            for name in ("update", "hash_of"):  # looked up once, when the module is imported
-                if hasattr(module, f"_{name}"):
-                    setattr(module, f"_{name}", getattr(module.lib, f"qkdd_poly_hash_{name.removeprefix('hash_')}"))
+        self.clocks.install()
         links = [await self._open(number) for number in range(self.task.links)]
         if self.task.role == "alice":
             say({"ports": [link.port for link, *_ in links]})
@@ -137,14 +100,12 @@ class Node:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._link(number, *parts)) for number, parts in enumerate(links)]
             results = [task.result() for task in tasks]
-            wall, cpu, system = (after - before for after, before in zip(now(), self.started or now(), strict=True))
             return Result(
                 role=self.task.role,
-                wall=wall,
-                cpu=cpu,
-                system=system,
+                wall=self.clocks.wall,
+                split=self.clocks.read(),
                 memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-                kernels={name: spent for name, spent in self.spent.items() if spent > 0},
+                kernels={name: spent for name, spent in self.clocks.kernels.cpu.items() if spent > 0},
                 links=results,
             )
         finally:
@@ -190,7 +151,7 @@ class Node:
         count = 0
         while await self._again(session, count):
             if count == _WARM_UP:
-                self._begin()
+                self.clocks.begin()
             count += 1
             await asyncio.to_thread(ledger.charge, self.config.eps_block, now=self.clock.wall())
             distilled = await distiller.distil(SiftedBlock(count, mine.copy(), bases, 0.0), session)
@@ -208,12 +169,6 @@ class Node:
             rounds=max((b.rounds for b in blocks), default=0),
         )
 
-    def _begin(self) -> None:
-        if self.started is None:
-            self.started = now()
-            for name in self.spent:
-                self.spent[name] = 0.0
-
     async def _again(self, session: Session, count: int) -> bool:
         """Alice decides: warm-up blocks, then blocks until the time is over."""
         if self.task.role == "bob":
@@ -222,7 +177,7 @@ class Node:
                 await session.send(turn)  # so that alice does not hang up before it arrived
                 await asyncio.sleep(2 * self.task.delay)
             return turn.more
-        over = self.started is not None and now()[0] - self.started[0] > self.task.seconds
+        over = self.clocks.wall > self.task.seconds
         await session.send(Turn(not over, count >= _WARM_UP))
         if over:
             await session.receive(Turn)
@@ -246,11 +201,6 @@ def ports(node: Node) -> list[int]:
     if not _ports and node.task.role == "bob":
         _ports.extend(json.loads(sys.stdin.readline())["ports"])
     return _ports
-
-
-def now() -> tuple[float, float, float]:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return time.monotonic(), usage.ru_utime + usage.ru_stime, usage.ru_stime
 
 
 def say(record: object) -> None:

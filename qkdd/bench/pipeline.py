@@ -1,6 +1,7 @@
 """The whole pipeline: sifted bits in, committed key out; alice and bob as two processes over loopback TLS.
 
-`qkdd bench pipeline [--json] [--seconds N] [--links N] [--rtt MS] [--one-node ROLE]`. Real certificates and TLS profile, real
+`qkdd bench pipeline [--json] [--seconds N] [--links N] [--rtt MS] [--one-node ROLE] [--unpinned]`. Real
+certificates and TLS profile, real
 seals, two-phase commits to the spool (SQLite, synchronous), epsilon ledger. What is not in it: detectors, clocks and sifting
 before, the hand-over to the KMS behind. Key is counted once, and at most half of the sifted bits of a block, so that figures
 of different leaks compare (secret fraction 0.5); what the plan really gives stands beside it.
@@ -72,15 +73,11 @@ def _hear(role: str, child: subprocess.Popen[str]) -> str:
     return line
 
 
-def python_share(result: Result) -> float:
-    """CPU time that is neither in the native kernels nor in the operating system (sockets, disk, random numbers)."""
-    return max(0.0, 1.0 - (sum(result.kernels.values()) + result.system) / result.cpu)
-
-
 def rows(results: dict[str, Result], task: Task, one_node: str | None) -> Iterator[Row]:
     links = results["alice"].links
     wall = max(result.wall for result in results.values())
     secret, counted, sifted = (sum(getattr(link, name) for link in links) for name in ("secret", "counted", "sifted"))
+    blocks = sum(link.blocks for link in links)
     method = links[0].method or task.reconciler
     label = (
         f"pipeline, {method}, {task.links} link(s), blocks of {task.block} bits, {1e3 * 2 * task.delay:g} ms round trip"
@@ -92,23 +89,27 @@ def rows(results: dict[str, Result], task: Task, one_node: str | None) -> Iterat
     if one_node is not None:
         stub = results["bob" if one_node == "alice" else "alice"]
         cores = os.cpu_count() or 1
-        own = wall - stub.cpu / cores
+        own = wall - stub.split.cpu / cores
         yield row(
-            f"{label}: {one_node} alone on {cores} cores, without the stub's {stub.cpu:.2f} s CPU",
+            f"{label}: {one_node} alone on {cores} cores, without the stub's {stub.split.cpu:.2f} s CPU",
             counted / own / 1e6,
             "Mbit/s",
             MUST_ONE_NODE,
         )
     for role, result in results.items():
-        kernels = sum(result.kernels.values())
-        yield row(f"{label}: {role} CPU time / wall time", result.cpu / result.wall, "cores")
-        yield row(f"{label}: {role} secret per CPU second", counted / result.cpu / 1e6, "Mbit/s")
-        yield row(f"{label}: {role} 1 - kernel time / CPU time", 1 - kernels / result.cpu, "", PYTHON_MUST, below=True)
-        yield row(f"{label}: {role} share of the operating system", result.system / result.cpu, "")
-        yield row(f"{label}: {role} share of Python, TLS and the rest", python_share(result), "")
+        split = result.split
+        yield row(f"{label}: {role} CPU time / wall time", split.cpu / result.wall, "cores")
+        yield row(f"{label}: {role} secret per CPU second", counted / split.cpu / 1e6, "Mbit/s")
+        yield row(
+            f"{label}: {role} 1 - kernel time / CPU time", 1 - split.kernel / split.cpu, "", PYTHON_MUST, below=True
+        )
+        for name, share in split.shares().items():
+            yield row(f"{label}: {role} share of CPU time, {name}", share, "")
+        yield row(f"{label}: {role} random numbers, part of the system's share", split.random / split.cpu, "")
+        yield row(f"{label}: {role} page faults a block", split.faults / max(1, blocks), "")
         yield row(f"{label}: {role} memory at most", result.memory / 1e3, "MB")
         for name, spent in sorted(result.kernels.items(), key=lambda item: -item[1]):
-            if spent > 0.005 * result.cpu:
+            if spent > 0.005 * split.cpu:
                 yield row(f"{label}: {role} {name}", 1e9 * spent / sifted, "ns a sifted bit")
 
 
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("--rtt", type=float, default=0.0, metavar="MS", help="round trip that is simulated (default 0)")
     parser.add_argument("--block", type=int, default=1 << 26, help="sifted bits of a block (default 2^26)")
     parser.add_argument("--reconciler", choices=("auto", "ldpc", "cascade"), default="auto", help="default: auto")
+    parser.add_argument("--unpinned", action="store_true", help="both nodes run on any core (default: a core each)")
     parser.add_argument("--one-node", choices=ROLES, help="count only this node; the other one is a stub")
     parser.add_argument("--directory", help="where the stores are made (default: the system's temporary folder)")
     arguments = parser.parse_args()
@@ -135,7 +137,7 @@ def main() -> None:
         cores=[],
     )
     cores: dict[str, list[int]] = {}
-    if arguments.one_node is None and len(os.sched_getaffinity(0)) >= 2:
+    if arguments.one_node is None and not arguments.unpinned and len(os.sched_getaffinity(0)) >= 2:
         first, second, *_ = sorted(os.sched_getaffinity(0))
         cores = {"alice": [first], "bob": [second]}
     with tempfile.TemporaryDirectory(prefix="qkdd-bench-", dir=arguments.directory) as name:

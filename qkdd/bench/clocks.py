@@ -1,0 +1,137 @@
+"""Where the CPU time of a node goes: in the native kernels, in the TLS library, in the operating system, or in the rest.
+
+`kernel`: thread CPU time inside the functions of `qkdd_native`, page faults and waiting for memory in them included. `tls`: the
+same inside OpenSSL's reads and writes. `system`: all else that the operating system did for the process (random numbers, disk,
+sockets, scheduling). `python`: what is left: interpreter, event loop, copies and wiping, SQLite and AES-GCM of the spool. The
+four shares sum to 1.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import msgspec
+from OpenSSL import SSL
+from qkdd_native import bits as native_bits
+from qkdd_native import cascade as native_cascade
+from qkdd_native import hashing as native_hashing
+from qkdd_native import ldpc as native_ldpc
+
+_NATIVE: tuple[ModuleType, ...] = (native_bits, native_cascade, native_hashing, native_ldpc)
+_LIBRARY = ("SSL_read", "SSL_write", "BIO_read", "BIO_write")
+_RANDOM = "random numbers"
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """CPU seconds. faults: minor page faults. random: part of `system` that went into random numbers."""
+
+    cpu: float
+    system: float
+    kernel: float
+    kernel_system: float
+    tls: float
+    tls_system: float
+    random: float
+    faults: int
+
+    def shares(self) -> dict[str, float]:
+        """Of the whole CPU time; they sum to 1 (system and user time are sampled, so none is exact below a percent)."""
+        system = max(0.0, self.system - self.kernel_system - self.tls_system)
+        python = max(0.0, self.cpu - self.kernel - self.tls - system)
+        parts = {"kernel": self.kernel, "tls": self.tls, "system": system, "python": python}
+        whole = sum(parts.values()) or 1.0
+        return {name: spent / whole for name, spent in parts.items()}
+
+
+class Spent:
+    """CPU and system seconds by function name, of all threads."""
+
+    def __init__(self) -> None:
+        self.cpu: dict[str, float] = {}
+        self.system: dict[str, float] = {}
+
+    def clear(self) -> None:
+        for times in (self.cpu, self.system):
+            for name in times:
+                times[name] = 0.0
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        cpu, system, clock, usage = self.cpu, self.system, time.thread_time, resource.getrusage
+        cpu.setdefault(name, 0.0)
+        system.setdefault(name, 0.0)
+        thread = resource.RUSAGE_THREAD
+
+        def call(*arguments: Any) -> Any:
+            before, start = usage(thread).ru_stime, clock()
+            try:
+                return function(*arguments)
+            finally:
+                cpu[name] += clock() - start
+                system[name] += usage(thread).ru_stime - before
+
+        return call
+
+
+class TimedLibrary:
+    """A cffi library whose functions (those of `names`, or all) are timed."""
+
+    def __init__(self, library: Any, spent: Spent, names: tuple[str, ...] | None = None) -> None:
+        self._library, self._spent, self._names = library, spent, names
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._library, name)
+        if callable(found) and (self._names is None or name in self._names):
+            found = self._spent.timed(name, found)
+        setattr(self, name, found)
+        return found
+
+
+class Clocks:
+    """Install before the first session is opened; `begin` starts the count."""
+
+    def __init__(self) -> None:
+        self.kernels, self._tls, self._random = Spent(), Spent(), Spent()
+        self.started: tuple[float, float, float, int] | None = None
+
+    def install(self) -> None:
+        for module in _NATIVE:
+            module.lib = TimedLibrary(module.lib, self.kernels)  # type: ignore[attr-defined]
+            for name in ("update", "hash_of"):  # looked up once, when the module is imported
+                if hasattr(module, f"_{name}"):
+                    setattr(module, f"_{name}", getattr(module.lib, f"qkdd_poly_hash_{name.removeprefix('hash_')}"))
+        SSL._lib = TimedLibrary(SSL._lib, self._tls, _LIBRARY)  # type: ignore[attr-defined]
+        os.urandom = self._random.timed(_RANDOM, os.urandom)
+
+    def begin(self) -> None:
+        if self.started is None:
+            self.started = _now()
+            for spent in (self.kernels, self._tls, self._random):
+                spent.clear()
+
+    @property
+    def wall(self) -> float:
+        """Seconds since `begin`."""
+        return time.monotonic() - self.started[0] if self.started is not None else 0.0
+
+    def read(self) -> Split:
+        _, cpu, system, faults = (after - before for after, before in zip(_now(), self.started or _now(), strict=True))
+        return Split(
+            cpu=cpu,
+            system=system,
+            kernel=sum(self.kernels.cpu.values()),
+            kernel_system=sum(self.kernels.system.values()),
+            tls=sum(self._tls.cpu.values()),
+            tls_system=sum(self._tls.system.values()),
+            random=sum(self._random.cpu.values()),
+            faults=int(faults),
+        )
+
+
+def _now() -> tuple[float, float, float, int]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return time.monotonic(), usage.ru_utime + usage.ru_stime, usage.ru_stime, usage.ru_minflt

@@ -1,10 +1,9 @@
 """The whole pipeline: sifted bits in, committed key out; alice and bob as two processes over loopback TLS.
 
 `qkdd bench pipeline [--json] [--seconds N] [--links N] [--rtt MS] [--one-node ROLE] [--unpinned]`. Real
-certificates and TLS profile, real
-seals, two-phase commits to the spool (SQLite, synchronous), epsilon ledger. What is not in it: detectors, clocks and sifting
-before, the hand-over to the KMS behind. Key is counted once, and at most half of the sifted bits of a block, so that figures
-of different leaks compare (secret fraction 0.5); what the plan really gives stands beside it.
+certificates and TLS profile, real seals, two-phase commits to the spool (SQLite, synchronous), epsilon ledger. What is not in
+it: detectors, clocks and sifting before, the hand-over to the KMS behind. Key is counted once, and at most half of the sifted
+bits of a block, so that figures of different leaks compare (secret fraction 0.5); what the plan really gives stands beside it.
 """
 
 from __future__ import annotations

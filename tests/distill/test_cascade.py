@@ -23,6 +23,8 @@ from qkdd.peer import Message
 sys.path.insert(0, str(Path(__file__).parent))
 import bench_sessions as bench
 
+from qkdd.testing.patience import PATIENCE_S
+
 CONFIG = DistillConfig()
 
 
@@ -46,7 +48,7 @@ def run(
             return refusal
 
     async def main() -> list[object]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             return list(await asyncio.gather(one(alice, blocks[0].bits), one(bob, blocks[1].bits)))
 
     return asyncio.run(main()), [block.bits.unpacked() for block in blocks], there, back

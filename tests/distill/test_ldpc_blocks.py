@@ -31,6 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bench_sessions import noisy_blocks, pair, run_pair
 from test_distil import _changed, both
 
+from qkdd.testing.patience import PATIENCE_S
+
 LDPC = DistillConfig(reconciler="ldpc")
 
 
@@ -122,7 +124,7 @@ def reconcile_pair(
 
     async def main() -> list[object]:
         alice, bob, _, _ = pair()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             return await asyncio.gather(
                 reconcile(PackedBits.of(key), errors, plan, alice, 1),
                 reconcile(PackedBits.of(other), errors, plan, bob, 1),
@@ -218,7 +220,7 @@ def as_sent(
             reconcile(PackedBits.of(key), told_errors, plan, alice, 1),
             reconcile(PackedBits.of(other), told_errors, plan, bob, 1),
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             ends = await asyncio.gather(*tasks, return_exceptions=True)
         return ends, list(there.sent), list(back.sent)
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Fuzz target of the kernels over two tag streams, of which a peer sends one: coincidences, histograms, the search of a clock.
  * libFuzzer's entry point; fuzz/replay.c drives it without libFuzzer. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +44,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             abort();
         free(workspace);
     }
+    /* counts of a stream against those of the other; table and arrays are as large as the header says and no larger */
+    enum { CELLS = 512 };
+    float *table = malloc(4 * qkdd_correlation_table(9, NULL)), *arrays = malloc(20 * CELLS), heights[16];
+    double deviation, places[16];
+    size_t found;
+    if (table == NULL || arrays == NULL || qkdd_correlation_table(9, table) == 0) abort();
+    float *raw = malloc(8 * CELLS), means[4] = {0, 1, 2, 3};
+    if (raw == NULL) abort();
+    if (qkdd_clock_histogram(times, na, origin, numbers[2], 2 * CELLS, 2 * CELLS, raw) == QKDD_OK &&
+        qkdd_clock_cells(raw, 2 * CELLS, bins, 1 + order, means, order % 5, numbers[1], numbers[0], arrays) == QKDD_OK &&
+        qkdd_correlation_spectrum(9, table, arrays, arrays + CELLS) == QKDD_OK &&
+        qkdd_correlate(9, table, arrays + CELLS, arrays, arrays + 2 * CELLS, arrays + 3 * CELLS, &deviation) == QKDD_OK)
+        qkdd_highest_lags(arrays + 3 * CELLS, bins, CELLS, order % 2 ? 1 : -1, (float)fabs(numbers[0]), 16, places, heights, &found);
+    free(table);
+    free(arrays);
+    free(raw);
     free(times);
     free(ia);
     free(ib);

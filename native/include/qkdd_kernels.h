@@ -143,6 +143,29 @@ qkdd_status qkdd_clock_peak(const int64_t *a, size_t na, const int64_t *b, size_
                             int64_t origin, double bin, size_t bins, unsigned order, size_t most, uint32_t *workspace,
                             size_t workspace_size, qkdd_clock_peak_found *found);
 
+/* Correlation of counts modulo x^n + 1, n = 2^order cells, 9 <= order <= 24: lags[p] = sum of b[i + p] a[i] over i < n - p, less that
+ * of b[i + p - n] a[i] over the others, in single precision: rounding errors are some 1e-7 of the root of sum a^2 sum b^2. The same
+ * on every variant.
+ * qkdd_correlation_table: floats of the table of one order, 0 where it is out of range; written where it is not NULL (0 if there is
+ * no memory). The spectrum of a is in an order of its own. All arrays but the table hold n floats and do not overlap; *deviation is
+ * the root of the mean square of the lags. Aligned to 64 bytes they are faster. */
+size_t qkdd_correlation_table(unsigned order, float *table);
+qkdd_status qkdd_correlation_spectrum(unsigned order, const float *table, const float *a, float *spectrum);
+qkdd_status qkdd_correlate(unsigned order, const float *table, const float *spectrum, const float *b, float *workspace,
+                           float *lags, double *deviation);
+
+/* cells[j] = counts[2j - s] + counts[2j + 1 - s] with s = rint(stretch * (2j - middle)): the counts as a clock that is off by
+ * `stretch` would have them, less twice the mean of the piece that 2j - s is in. The `pieces` pieces of `length` counts lie side by
+ * side from `first` on; cells that do not come from them are 0. counts[count], cells[count / 2], count even; |stretch| <= 1e-2.
+ * s is exact but where the product is within rounding of a half: there it may be that of the cell before. */
+qkdd_status qkdd_clock_cells(const float *counts, size_t count, size_t first, size_t length, const float *means, size_t pieces,
+                             double stretch, double middle, float *cells);
+
+/* Local maxima above `limit` of sign * lags[p] (place p) and of sign * (lags[p] + lags[p + 1]) / sqrt(2) (place p + 1/2), p and
+ * p + 1 in first .. last - 1; sign is 1 or -1. QKDD_NO_SPACE if there are more than `capacity`; those found before stay. */
+qkdd_status qkdd_highest_lags(const float *lags, size_t first, size_t last, float sign, float limit, size_t capacity,
+                              double *places, float *heights, size_t *found);
+
 /* ---- differences of a sorted list, Rice coded (layout in docs/rooms/native.md) ---- */
 /* Largest number of bytes that `count` values can take. */
 size_t qkdd_gap_bound(size_t count);

@@ -15,46 +15,47 @@ opened here). Sums over slopes: Taylor, Astron. Astrophys. Suppl. 15 (1974) 367.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import fft, special
+from scipy import special
 
 from qkdd_native._kernels import ffi, lib
-from qkdd_native.arrays import pointer, vector
+from qkdd_native.arrays import Workspaces, pointer, vector
+from qkdd_native.correlation import LEAST_ORDER, MOST_ORDER, Correlation, highest_lags
 from qkdd_native.status import Status, StatusError, check
-from qkdd_native.tags import Times, clock_histogram
+from qkdd_native.tags import Times
 
 _SURE = 6.0  # standard deviations from which a lag is judged before further frequencies are tried
 SURPRISE = 7.0  # decades of the probability that chance makes a lag look like this, below which a lag is confirmed
-_PAIRS = (40_000, 200_000)  # that a judgement looks at: most chance lags are told by the first few
-# Of dense streams these cover too little time to tell. A lag that chance cannot make in the transform is looked at for longer:
-# else the deeper levels count all clicks again and again.
+# Pairs that a judgement looks at: first as few as tell a lag that the transform can find, then more where it is promising.
+# Of dense streams these cover too little time. A lag that chance cannot make in the transform is looked at for longer there: else
+# the deeper levels count all clicks again and again.
+_FEW, _MANY = 4_000, 200_000
 _PLAIN, _MORE_PAIRS = 8.0, (1_000_000, 5_000_000)
 _PROMISING = 0.3  # decades below which more pairs are not looked at
-_MOST_PAIRS = 100 * _PAIRS[-1]  # in bursts; a stretch that is denser than this says nothing
+_MOST_PAIRS = 100 * _MANY  # in bursts; a stretch that is denser than this says nothing
 _LEAST_ORDER, _MOST_ORDER = 2, 6  # 4 to 64 slopes
 _MOST_BINS = 1 << 15
+_workspaces = Workspaces(most=1 << 20)
 
 
 @dataclass(frozen=True, slots=True)
 class ClockLevel:
-    """One depth of search. cells: length of the transform; span_s: bob's stretch; tries: lags that are judged."""
+    """One depth of search. cells: length of the correlation, 2^9 to 2^24; span_s: bob's stretch; tries: lags that are judged."""
 
     cells: int
     span_s: float
     tries: int
 
 
-# finds rho of about 0.02, 0.01, 0.006, 0.004
+# finds rho of about 0.009, 0.006, 0.003, 0.002
 CLOCK_LEVELS = (
-    ClockLevel(1 << 18, 2.0, 24),
-    ClockLevel(1 << 19, 2.0, 32),
-    ClockLevel(1 << 20, 2.0, 64),
-    ClockLevel(1 << 22, 2.0, 256),
+    ClockLevel(1 << 19, 2.0, 24),
+    ClockLevel(1 << 20, 2.0, 32),
+    ClockLevel(1 << 22, 2.0, 64),
+    ClockLevel(1 << 23, 2.0, 256),
 )
 
 
@@ -118,6 +119,9 @@ def clock_search(
         raise StatusError(
             Status.BAD_ARGUMENT, "clock_search: range, clock error, resolution or centre out of its domain"
         )
+    orders = range(LEAST_ORDER, MOST_ORDER + 1)
+    if any(level.cells not in [1 << order for order in orders] for level in levels):
+        raise StatusError(Status.BAD_ARGUMENT, f"clock_search: cells must be 2^{orders[0]} to 2^{orders[-1]}")
     for number, level in enumerate(levels):
         found = _search(a_times, b_times, centre_ps, range_ps, clock_error, resolution_ps, level, number)
         if found is not None:
@@ -149,56 +153,58 @@ def _search(
     a = _between(a_times, start - int(range_ps), start + span + int(range_ps))
     if len(a) < 2 or len(b) < 2:
         return None
-    # the transform is cyclic in the stretch of alice's clicks
-    period = float(a[-1] - a[0] + 1)
-    cell = max(period / level.cells, 1.0)
+    begin = int(b[0])
+    period = float(max(a[-1] - a[0], b[-1] - b[0]) + 1)
+    cell = max(period / level.cells, 2.0)
     hypotheses = max(1, math.ceil(2 * clock_error * span / cell * 0.75))
     half_step = clock_error / hypotheses
-    a_spectrum = fft.rfft(clock_histogram(a, int(a[0]), 1 / cell, level.cells + 1, level.cells))
-    cut = 64  # slow changes of the rates, the mean with them, are no sign of pairs
-    a_spectrum[:cut] = 0
-    np.conjugate(a_spectrum, out=a_spectrum)
     drifts = [half_step * (2 * index - hypotheses + 1) for index in range(hypotheses)]
     drifts.sort(key=abs)
+    zero = float(a[0] - begin)  # offset of lag 0
+    low_lag, high_lag = (zero - centre_ps - range_ps) / cell, (zero - centre_ps + range_ps) / cell
     waiting: list[_Lag] = []
-    for index, drift in enumerate(drifts):
-        # bob's cells count from `begin` in alice's rate: t_a - offset = t_b + drift·(t_b - middle)
-        begin = int(b[0] - abs(drift) * span) - 1
-        origin = begin + round((middle - begin) * drift / (1 + drift))
-        spectrum = fft.rfft(clock_histogram(b, origin, (1 + drift) / cell, level.cells * 2, level.cells))
-        spectrum *= a_spectrum
-        for place, score in _highest(fft.irfft(spectrum, level.cells), level.tries):
-            # place: cell of bob less cell of alice, modulo the period
-            offset = float(a[0] - begin) - place * cell
-            first = math.ceil((centre_ps - range_ps - offset) / period - 1e-9)
-            last = math.floor((centre_ps + range_ps - offset) / period + 1e-9)
-            waiting += [_Lag(offset + turn * period, 2 * cell, drift, score) for turn in range(first, last + 1)]
-        waiting.sort(key=lambda lag: -lag.score)
-        del waiting[level.tries :]
-        while waiting and (index == hypotheses - 1 or waiting[0].score > _SURE):
-            lag, rivals = waiting.pop(0), level.tries * (index + 1)
-            found = _judge(a, b, middle, lag, half_step, resolution_ps, rivals, number)
-            if found is not None and hypotheses > 1:
-                # a strong link shows at a wrong frequency too, by the part of its line that crosses the right ones
-                lag = replace(lag, offset_ps=found.offset_ps, drift=0.0)
-                wide = _judge(a, b, found.origin_ps, lag, clock_error, resolution_ps, rivals, number)
-                found = wide if wide is not None and wide.surprise > found.surprise else found
-            if found is not None:
-                return _sharpened(a, b, found, clock_error, resolution_ps)
+    with Correlation(level.cells.bit_length() - 1, cell, a, int(a[0]), b, begin) as correlation:
+        for index, drift in enumerate(drifts):
+            lags, deviation = correlation.lags(drift, (middle - begin) / cell)
+            for lag, score in highest_lags(lags, deviation, low_lag, high_lag, level.tries):
+                waiting.append(_Lag(zero - lag * cell, 2 * cell, drift, score))
+            waiting.sort(key=lambda lag: -lag.score)
+            del waiting[level.tries :]
+            while waiting and (index == hypotheses - 1 or waiting[0].score > _SURE):
+                candidate, rivals = waiting.pop(0), level.tries * (index + 1)
+                found = _judge(a, b, middle, candidate, half_step, resolution_ps, rivals, number)
+                if found is not None and hypotheses > 1:
+                    # a strong link shows at a wrong frequency too, by the part of its line that crosses the right ones
+                    candidate = replace(candidate, offset_ps=found.offset_ps, drift=0.0)
+                    wide = _judge(a, b, found.origin_ps, candidate, clock_error, resolution_ps, rivals, number)
+                    found = wide if wide is not None and wide.surprise > found.surprise else found
+                if found is not None:
+                    return _sharpened(a, b, found, clock_error, resolution_ps)
     return None
 
 
 def _sharpened(a: Times, b: Times, found: ClockFound, clock_error: float, resolution_ps: float) -> ClockFound:
     """The better the frequency is known, the longer a stretch can be summed without wider bins, and the better it gets."""
+    if found.drift_error > clock_error:  # what was agreed is better than what was seen
+        drift = min(max(found.drift, -clock_error), clock_error)
+        found = replace(found, drift=drift, drift_error=min(found.drift_error, 2 * clock_error))
     density = len(b) / float(b[-1] - b[0]) * len(a) / float(a[-1] - a[0])
+    wanted = max(0.01 * clock_error, 1e-8)
     for _ in range(4):
-        if found.offset_error_ps <= 10 * resolution_ps and found.drift_error <= max(0.01 * clock_error, 1e-8):
+        if found.offset_error_ps <= 10 * resolution_ps and found.drift_error <= wanted:
             break
         lag = _Lag(found.offset_ps, 4 * found.offset_error_ps, found.drift, 0.0)
-        error = min(2 * found.drift_error, 2 * clock_error)
-        longer = 20 * found.offset_error_ps / error  # keeps 64 slopes within bins of the same width
-        pairs = int(min(density * lag.width_ps * longer, _PAIRS[-1])) + 1
-        closer = _closer(a, b, found.origin_ps, lag, error, resolution_ps, 1, found.level, pairs)
+        error = max(min(2 * found.drift_error, 2 * clock_error), 1e-12)
+        longest = 20 * found.offset_error_ps / error  # keeps 64 slopes within bins of the same width
+        enough = (
+            5 * resolution_ps / wanted
+        )  # of bins of twice the resolution; reading on would cost more than finding did
+        closer = None
+        for stretch in (min(longest, enough), longest):
+            pairs = int(min(density * lag.width_ps * stretch, _MANY)) + 1
+            closer = _closer(a, b, found.origin_ps, lag, error, resolution_ps, 1, found.level, pairs)
+            if closer is not None and closer.surprise >= SURPRISE:
+                break
         if closer is None or closer.surprise < SURPRISE or closer.drift_error > 0.8 * found.drift_error:
             break
         found = closer
@@ -210,29 +216,18 @@ def _between(times: Times, low: int, high: int) -> Times:
     return times[first:last]
 
 
-def _highest(correlation: NDArray[np.float32], count: int) -> Iterator[tuple[float, float]]:
-    """About the `count` highest places and their standard deviations. A true lag lies in one cell or across two neighbours."""
-    deviation = float(np.sqrt(np.vdot(correlation, correlation) / len(correlation)))
-    if deviation <= 0:
-        return
-    twins = correlation[:-1] + correlation[1:]
-    twins *= np.float32(math.sqrt(0.5))
-    limit = np.float32(-NormalDist().inv_cdf(min(0.5, count / len(correlation))) * deviation)
-    for values, shift in ((correlation, 0.0), (twins, 0.5)):
-        places = np.flatnonzero(values > limit)
-        scores = values[places]
-        best = np.argsort(-scores)[:count]
-        for place, score in zip(places[best].tolist(), scores[best].tolist(), strict=True):
-            yield place + shift, score / deviation
-
-
 def _judge(
     a: Times, b: Times, middle: int, lag: _Lag, drift_error: float, resolution_ps: float, rivals: int, number: int
 ) -> ClockFound | None:
     """The lag at full resolution over a short stretch about the middle; None if it can be chance."""
     found = None
     plain = lag.score > _PLAIN
-    for pairs in (*_PAIRS, *_MORE_PAIRS) if plain else _PAIRS:
+    # In a transform of n cells a lag can be found from rho = sqrt(20 / n) on. Of the pairs in two of its cells it then stands
+    # nine deviations above chance if there are 8 for each per bin; the second term brings a dozen of its own.
+    span_a, cells = float(a[-1] - a[0]), 2 * float(a[-1] - a[0]) / lag.width_ps
+    few = 16 * resolution_ps * len(a) * len(b) / span_a + 6 * math.sqrt(len(a) * len(b) / cells)
+    few = min(max(int(few), _FEW), _MANY)
+    for pairs in (few, min(5 * few, _MANY), _MANY, *_MORE_PAIRS) if plain else (few, min(5 * few, _MANY), _MANY):
         found = _closer(a, b, middle, lag, drift_error, resolution_ps, rivals, number, pairs)
         if found is None or found.surprise >= SURPRISE or (found.surprise < _PROMISING and not plain):
             break
@@ -277,7 +272,9 @@ def _closer(
     delay = offset - lowest * (middle - start) - rise / 4
     reach = lag.width_ps + 2 * rise + abs(lowest) * length
     near = _between(a, start + int(offset - reach), int(piece[-1]) + int(offset + reach))
-    workspace = np.empty(lib.qkdd_clock_peak_workspace(bins, order), np.uint32)
+    words = lib.qkdd_clock_peak_workspace(bins, order)
+    memory = _workspaces.take(words // 2 + 1)
+    workspace = memory.view(np.uint32)
     found = ffi.new("qkdd_clock_peak_found *")
     code = lib.qkdd_clock_peak(
         pointer(near),
@@ -295,6 +292,7 @@ def _closer(
         len(workspace),
         found,
     )
+    _workspaces.keep(memory)
     if code == int(Status.OUT_OF_RANGE):
         return None  # a burst
     check(code, "clock_search")

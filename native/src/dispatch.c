@@ -36,6 +36,11 @@ static void choose(qkdd_variant variant) {
         chosen.fold_cells = qkdd_avx2_fold_cells;
         chosen.slot_cells = qkdd_avx2_slot_cells;
         chosen.transpose = qkdd_avx2_transpose;
+        chosen.pair_sums = qkdd_avx2_pair_sums;
+        chosen.any_above = qkdd_avx2_any_above;
+        chosen.add_rows = qkdd_avx2_add_rows;
+        chosen.best_twin = qkdd_avx2_best_twin;
+        chosen.correlate = qkdd_avx2_correlate;
     }
     if (variant >= QKDD_AVX512) {
         chosen.pack_words = qkdd_avx512_pack_words;
@@ -45,6 +50,11 @@ static void choose(qkdd_variant variant) {
         chosen.fold_cells = qkdd_avx512_fold_cells;
         chosen.slot_cells = qkdd_avx512_slot_cells;
         chosen.transpose = qkdd_avx512_transpose;
+        chosen.pair_sums = qkdd_avx512_pair_sums;
+        chosen.any_above = qkdd_avx512_any_above;
+        chosen.add_rows = qkdd_avx512_add_rows;
+        chosen.best_twin = qkdd_avx512_best_twin;
+        chosen.correlate = qkdd_avx512_correlate;
     }
     /* the first processors with AVX-512 multiply 128 bits at a time only */
     if (variant >= QKDD_AVX512 && __builtin_cpu_supports("vpclmulqdq")) {

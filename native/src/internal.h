@@ -27,6 +27,11 @@ typedef struct {
     int (*sorted)(const int64_t *t, size_t n); /* see times.h */
     void (*map_times)(const int64_t *t, size_t n, double delay, double drift, int64_t origin, int64_t *mapped);
     void (*fold_cells)(const int64_t *t, size_t n, int64_t origin, double rate, double cells, double fold, uint32_t *out);
+    void (*pair_sums)(const float *v, size_t n, float less, float *out);
+    int (*any_above)(const float *v, size_t n, float alone, float twin, float limit);
+    void (*add_rows)(const uint32_t *a, const uint32_t *b, size_t n, uint32_t *sums);
+    uint32_t (*best_twin)(const uint32_t *a, size_t n);
+    void (*correlate)(const float *table, const float *omega, float *x, const float *other, size_t size, size_t c); /* correlate.h */
     void (*slot_cells)(const int64_t *t, size_t n, int64_t origin, double rate, double phase, double half_gate, int32_t *rel,
                        uint8_t *fine, uint8_t *inside); /* see slots.h */
     /* Bit matrix of 64 out_words rows of in_words words, into 64 in_words rows of out_words words. */
@@ -37,6 +42,7 @@ extern const qkdd_kernel_table qkdd_portable_table;
 
 void qkdd_portable_middle_product(uint64_t *x, unsigned k, size_t count, uint64_t *spectrum, uint64_t *y,
                                   const uint64_t *table);
+void qkdd_portable_correlate(const float *table, const float *omega, float *x, const float *other, size_t size, size_t c);
 uint64_t qkdd_portable_pack_words(const uint8_t *bits, size_t words, uint64_t *out);
 void qkdd_portable_unpack_words(const uint64_t *words, size_t count, uint8_t *bits);
 
@@ -61,6 +67,11 @@ void qkdd_avx2_slot_cells(const int64_t *t, size_t n, int64_t origin, double rat
                           int32_t *rel, uint8_t *fine, uint8_t *inside);
 void qkdd_avx512_slot_cells(const int64_t *t, size_t n, int64_t origin, double rate, double phase, double half_gate,
                             int32_t *rel, uint8_t *fine, uint8_t *inside);
+void qkdd_avx2_pair_sums(const float *v, size_t n, float less, float *out);
+int qkdd_avx2_any_above(const float *v, size_t n, float alone, float twin, float limit);
+void qkdd_avx2_add_rows(const uint32_t *a, const uint32_t *b, size_t n, uint32_t *sums);
+uint32_t qkdd_avx2_best_twin(const uint32_t *a, size_t n);
+void qkdd_avx2_correlate(const float *table, const float *omega, float *x, const float *other, size_t size, size_t c);
 void qkdd_avx2_transpose(const uint64_t *in, size_t in_words, uint64_t *out, size_t out_words);
 uint64_t qkdd_avx512_pack_words(const uint8_t *bits, size_t words, uint64_t *out);
 void qkdd_avx512_unpack_words(const uint64_t *words, size_t count, uint8_t *bits);
@@ -68,6 +79,11 @@ int qkdd_avx512_sorted(const int64_t *t, size_t n);
 void qkdd_avx512_map_times(const int64_t *t, size_t n, double delay, double drift, int64_t origin, int64_t *mapped);
 void qkdd_avx512_fold_cells(const int64_t *t, size_t n, int64_t origin, double rate, double cells, double fold,
                     uint32_t *out);
+void qkdd_avx512_pair_sums(const float *v, size_t n, float less, float *out);
+int qkdd_avx512_any_above(const float *v, size_t n, float alone, float twin, float limit);
+void qkdd_avx512_add_rows(const uint32_t *a, const uint32_t *b, size_t n, uint32_t *sums);
+uint32_t qkdd_avx512_best_twin(const uint32_t *a, size_t n);
+void qkdd_avx512_correlate(const float *table, const float *omega, float *x, const float *other, size_t size, size_t c);
 void qkdd_avx512_transpose(const uint64_t *in, size_t in_words, uint64_t *out, size_t out_words);
 #endif
 

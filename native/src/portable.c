@@ -71,6 +71,12 @@ static void toeplitz_leaf(uint64_t *out, const uint64_t *x, const uint64_t *t, s
 #define TARGET static
 #include "times.h"
 #include "slots.h"
+#undef TARGET
+#undef PREFIX
+#define TARGET
+#define PREFIX(name) qkdd_portable_##name
+#define WIDTH 4
+#include "correlate.h"
 
 const qkdd_kernel_table qkdd_portable_table = {
     .crc32c = crc32c,
@@ -89,4 +95,9 @@ const qkdd_kernel_table qkdd_portable_table = {
     .fold_cells = portable_fold_cells,
     .slot_cells = portable_slot_cells,
     .transpose = portable_transpose,
+    .pair_sums = portable_pair_sums,
+    .any_above = portable_any_above,
+    .add_rows = portable_add_rows,
+    .best_twin = portable_best_twin,
+    .correlate = qkdd_portable_correlate,
 };

@@ -24,6 +24,14 @@ TARGET void PREFIX(map_times)(const int64_t *t, size_t n, double delay, double d
 TARGET void PREFIX(fold_cells)(const int64_t *t, size_t n, int64_t origin, double rate, double cells, double fold,
                                uint32_t *restrict out) {
     const double inverse = 1 / fold;
+    if (cells <= fold) { /* nothing to fold */
+        for (size_t i = 0; i < n; i++) {
+            double cell = floor((double)(t[i] - origin) * rate);
+            int inside = (cell >= 0) & (cell < cells);
+            out[i] = inside ? (uint32_t)(int64_t)cell : UINT32_MAX;
+        }
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         double cell = floor((double)(t[i] - origin) * rate);
         double folded = cell - floor(cell * inverse) * fold;
@@ -32,6 +40,32 @@ TARGET void PREFIX(fold_cells)(const int64_t *t, size_t n, int64_t origin, doubl
         int inside = (cell >= 0) & (cell < cells);
         out[i] = inside ? (uint32_t)(int64_t)folded : UINT32_MAX;
     }
+}
+
+/* out[i] = v[2i] + v[2i + 1] - less */
+TARGET void PREFIX(pair_sums)(const float *v, size_t n, float less, float *restrict out) {
+    for (size_t i = 0; i < n; i++) out[i] = v[2 * i] + v[2 * i + 1] - less;
+}
+
+/* Is a value or the sum of two neighbours above the limit? Reads v[n]. */
+TARGET int PREFIX(any_above)(const float *v, size_t n, float alone, float twin, float limit) {
+    int any = 0;
+    for (size_t i = 0; i < n; i++) any |= (alone * v[i] > limit) | (twin * (v[i] + v[i + 1]) > limit);
+    return any;
+}
+
+TARGET void PREFIX(add_rows)(const uint32_t *a, const uint32_t *b, size_t n, uint32_t *restrict sums) {
+    for (size_t i = 0; i < n; i++) sums[i] = a[i] + b[i];
+}
+
+/* Largest a[i] + a[i + 1], i < n */
+TARGET uint32_t PREFIX(best_twin)(const uint32_t *a, size_t n) {
+    uint32_t best = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t twin = a[i] + a[i + 1];
+        best = twin > best ? twin : best;
+    }
+    return best;
 }
 
 /* Exchange the bit blocks off the diagonal: high half of v[k] with low half of v[k + step], in squares of 2 step. */

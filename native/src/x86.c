@@ -63,14 +63,20 @@ AVX512 void qkdd_avx512_unpack_words(const uint64_t *words, size_t count, uint8_
 
 #define TARGET AVX2
 #define PREFIX(name) qkdd_avx2_##name
+#define WIDTH 8
+#include "correlate.h"
 #include "slots.h"
 #include "times.h"
+#undef WIDTH
 #undef TARGET
 #undef PREFIX
 #define TARGET AVX512
 #define PREFIX(name) qkdd_avx512_##name
+#define WIDTH 16
+#include "correlate.h"
 #include "slots.h"
 #include "times.h"
+#undef WIDTH
 #undef TARGET
 #undef PREFIX
 

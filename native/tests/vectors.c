@@ -2,6 +2,7 @@
  * Prints one line "kernel sizes digest" for seeded inputs of many sizes; every variant of this processor must agree, and so must other
  * processors (run_aarch64.sh compares). Digests are CRC-32C by its definition, not by the kernel. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +96,29 @@ static void times(FILE *out) {
             abort();
         uint64_t values[4] = {found.count, found.slope, found.place, found.pairs};
         line(out, "peak", n, 40, values, sizeof values);
+        for (unsigned order = 9; order < 16 && (size_t)1 << order < n; order += 2) { /* counts: lags are whole numbers */
+            const size_t length = (size_t)1 << order, half = length / 2;
+            float *table = room(4 * qkdd_correlation_table(order, NULL)), *work = room(20 * length), means[2] = {0, 1}, heights[4096];
+            double deviation, *places = room(8 * 4096);
+            int32_t *whole = room(4 * length);
+            size_t found;
+            qkdd_correlation_table(order, table);
+            if (qkdd_clock_histogram(a, n, a[0], 2.0 / 700, length, length, work) != QKDD_OK) abort();
+            memset(work + length, 0, 4 * length);
+            if (qkdd_clock_cells(work, length, 0, half, means, 2, 3e-3, 71.5, work + length) != QKDD_OK) abort();
+            if (qkdd_correlation_spectrum(order, table, work, work + 2 * length) != QKDD_OK) abort();
+            if (qkdd_correlate(order, table, work + 2 * length, work + length, work + 3 * length, work + 4 * length, &deviation))
+                abort();
+            for (size_t i = 0; i < length; i++) whole[i] = (int32_t)lrintf(work[4 * length + i]);
+            line(out, "lags", n, length, whole, 4 * length);
+            for (size_t i = 0; i < length; i++) work[i] = (float)whole[i];
+            if (qkdd_highest_lags(work, 3, length, 1, (float)whole[7] + 20.5f, 4096, places, heights, &found) == QKDD_OK)
+                line(out, "highest", n, found, places, 8 * found);
+            free(table);
+            free(work);
+            free(places);
+            free(whole);
+        }
         size_t bound = qkdd_gap_bound(n), size;
         uint8_t *coded = room(bound);
         if (qkdd_gap_encode(a, n, coded, bound, &size) != QKDD_OK) abort();

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qkdd_native import variants
 from qkdd_native._kernels import ffi, lib
 
 from qkdd import kernels
@@ -167,3 +168,109 @@ def test_the_peak_refuses_what_it_cannot_do():
         assert peak(*(value if i == index else old for i, old in enumerate(good)))[0] == 1
     assert peak(times[::-1].copy(), *good[1:])[0] == 4
     assert peak(times, np.array([0, 1 << 51], np.int64), *good[2:])[0] == 1
+
+
+def negacyclic(a, b):
+    """Sum of b[i + p] a[i], with the sign turned where i + p passes the end; exact."""
+    n = len(a)
+    full = np.fft.irfft(np.fft.rfft(b, 4 * n) * np.conj(np.fft.rfft(a, 4 * n)), 4 * n)
+    return np.rint(full[:n]) - np.concatenate([[0], np.rint(full[-n + 1 :])])
+
+
+@pytest.mark.parametrize("order", [9, 10, 11, 12, 13, 17])
+def test_correlation_by_definition_on_every_variant(order):
+    n = 1 << order
+    rng = np.random.default_rng(order)
+    a, b = rng.integers(-2, 7, n), rng.integers(-2, 7, n)
+    wanted = negacyclic(a, b)
+    p = int(rng.integers(1, n))
+    assert wanted[p] == np.dot(b[p:], a[:-p]) - np.dot(b[:p], a[-p:])
+    table = np.empty(lib.qkdd_correlation_table(order, ffi.NULL), np.float32)
+    assert lib.qkdd_correlation_table(order, ffi.from_buffer("float[]", table)) == len(table)
+    results = []
+    try:
+        for name in variants.available():
+            variants.select(name)
+            spectrum, work, lags = (np.empty(n, np.float32) for _ in range(3))
+            deviation = ffi.new("double *")
+            floats = [ffi.from_buffer("float[]", v) for v in (table, a.astype(np.float32), b.astype(np.float32))]
+            outputs = [ffi.from_buffer("float[]", v) for v in (spectrum, work, lags)]
+            assert lib.qkdd_correlation_spectrum(order, floats[0], floats[1], outputs[0]) == 0
+            assert lib.qkdd_correlate(order, floats[0], outputs[0], floats[2], *outputs[1:], deviation) == 0
+            assert np.abs(lags - wanted).max() < 3e-7 * np.linalg.norm(a) * np.linalg.norm(b)
+            assert deviation[0] == pytest.approx(np.sqrt(np.mean(wanted**2)), rel=1e-5)
+            results.append(lags.tobytes())
+    finally:
+        variants.select(None)
+    assert len(set(results)) == 1  # to the last bit
+
+
+def test_correlation_refuses_sizes():
+    for order in (8, 25):
+        assert lib.qkdd_correlation_table(order, ffi.NULL) == 0
+        nothing, deviation = ffi.new("float[1]"), ffi.new("double *")
+        assert lib.qkdd_correlation_spectrum(order, nothing, nothing, nothing) == 1
+        assert lib.qkdd_correlate(order, nothing, nothing, nothing, nothing, nothing, deviation) == 1
+    times = np.arange(1000, dtype=np.int64)
+    for cells in (1 << 8, 1000, 1 << 25):
+        with pytest.raises(kernels.KernelArgument):
+            kernels.clock_search(times, times, 0.0, 1e9, 0.0, 500.0, (kernels.ClockLevel(cells, 2.0, 4),))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.integers(0, 30),
+    st.integers(1, 30),
+    st.integers(0, 4),
+    st.floats(-0.01, 0.01),
+    st.floats(-200, 200),
+    st.integers(0, 2**32),
+)
+def test_stretched_cells_are_what_the_header_says(half, first, length, pieces, stretch, middle, seed):
+    n = 2 * half * 10
+    counts = np.random.default_rng(seed).integers(0, 9, n).astype(np.float32)
+    means = np.arange(1.0, pieces + 1, dtype=np.float32)
+    cells = np.full(n // 2, 99, np.float32)
+    arguments = (ffi.from_buffer("float[]", means), pieces, stretch, middle, ffi.from_buffer("float[]", cells))
+    code = lib.qkdd_clock_cells(ffi.from_buffer("float[]", counts), n, first, length, *arguments)
+    if first > n or pieces * length > n - first:
+        assert code == 1
+        return
+    assert code == 0
+    for j in range(n // 2):
+        product = stretch * (2 * j - middle)
+        if abs(abs(product) % 1 - 0.5) < 1e-6:
+            continue
+        source = 2 * j - round(product)
+        inside = first <= source and source + 1 < first + pieces * length
+        wanted = counts[source] + counts[source + 1] - 2 * means[(source - first) // length] if inside else 0
+        assert cells[j] == pytest.approx(wanted, abs=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 900), st.integers(0, 50), st.sampled_from([1.0, -1.0]), st.floats(0.5, 4), st.integers(0, 2**32))
+def test_highest_lags_are_the_local_maxima(n, first, sign, limit, seed):
+    lags = np.random.default_rng(seed).normal(size=n).astype(np.float32)
+    places, heights, found = np.empty(n), np.empty(n, np.float32), ffi.new("size_t *")
+    outputs = (ffi.from_buffer("double[]", places), ffi.from_buffer("float[]", heights), found)
+    source = ffi.from_buffer("float[]", lags)
+    code = lib.qkdd_highest_lags(source, first, n, sign, limit, n, *outputs)
+    if first > n:
+        assert code == 1
+        return
+    assert code == 0
+    alone = sign * lags[first:].astype(np.float64)
+    twin = np.append((alone[:-1] + alone[1:]) / np.sqrt(2), 0) if len(alone) else alone
+    best = np.maximum(alone, twin)
+    wanted = []
+    for i, value in enumerate(best):
+        before = best[i - 1] if i else 0.0
+        after = best[i + 1] if i + 1 < len(best) else 0.0
+        if value > limit and value >= before and value > after:
+            wanted.append(first + i + (0.0 if alone[i] > twin[i] else 0.5))
+    assert places[: found[0]].tolist() == wanted
+    if wanted:
+        assert lib.qkdd_highest_lags(source, first, n, sign, limit, len(wanted) - 1, *outputs) == 6
+    assert lib.qkdd_highest_lags(source, first, n, 0.5, limit, n, *outputs) == 1
+    assert lib.qkdd_highest_lags(source, first, n, sign, 0.0, n, *outputs) == 1

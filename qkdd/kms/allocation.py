@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -85,15 +87,16 @@ class FetchRefused:
     reason: str
 
 
-def from_row(row: sa.Row[tuple[object, ...]]) -> Allocation:
+def from_row(row: sa.Row[tuple[object, ...]] | Mapping[str, Any]) -> Allocation:
+    facts = row if isinstance(row, Mapping) else row._mapping
     return Allocation(
-        row.id,
-        row.master,
-        tuple(json.loads(row.slaves)),
-        row.key_bytes,
-        row.amount,
-        tuple((c, a, b) for c, a, b in json.loads(row.pieces)),
-        KeyClass(row.key_class),
-        msgspec.json.decode(row.offer, type=Offer) if row.offer is not None else None,
-        row.mix,
+        facts["id"],
+        facts["master"],
+        tuple(json.loads(facts["slaves"])),
+        facts["key_bytes"],
+        facts["amount"],
+        tuple((c, a, b) for c, a, b in json.loads(facts["pieces"])),
+        KeyClass(facts["key_class"]),
+        msgspec.json.decode(facts["offer"], type=Offer) if facts["offer"] is not None else None,
+        facts["mix"],
     )

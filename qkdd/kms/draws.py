@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from qkdd.core import log
 from qkdd.core.errors import QkddError
 from qkdd.core.sqlite_file import SqliteFile
-from qkdd.kms import allocations, chunks, fetching
-from qkdd.kms.allocation import Allocation, Conflict, Fetched, FetchRefused
+from qkdd.kms import allocations, chunks
+from qkdd.kms.allocation import Allocation, Conflict, FetchRefused
 from qkdd.kms.batch import Key, KeyBatch
 from qkdd.kms.classes import KeyClass
 from qkdd.kms.errors import (
@@ -25,6 +25,8 @@ from qkdd.kms.errors import (
     RequestRefused,
 )
 from qkdd.kms.exchange import MAX_DERIVED
+from qkdd.kms.fetches import JointFetches
+from qkdd.kms.fetching import Fetch
 from qkdd.kms.hybrid import STALE
 from qkdd.kms.joint import JointDraws
 from qkdd.kms.origin import ANY, Only, available
@@ -43,6 +45,7 @@ class Draws:
         self._site = site
         self._stuck: set[bytes] = set()  # reservations that could not be set free: the disk was full
         self._borrowing = {name: asyncio.Lock() for name in site.peers}
+        self._fetches = JointFetches(site)
         self._receipts = Receipts(site.audit, site.meter)
         self._joint = JointDraws(
             site,
@@ -217,10 +220,7 @@ class Draws:
 
     async def fetch(self, slave: str, master: str, ids: list[str]) -> list[Key]:
         """The keys with these IDs, all or none. Raises NotEntitled, KeysNotFound."""
-        now, window = self._site.now(), self._site.config.limits.redelivery_window
-        result: list[Fetched] | FetchRefused = await self._site.run(
-            fetching.fetch, self._site.sealer, self._site.own, master, slave, ids, now, window
-        )
+        result = await self._fetches.fetch(Fetch(master, slave, ids))
         if isinstance(result, FetchRefused):
             self._site.meter.add("qkdd_kms_refused_total", reason=result.reason)
             if result.reason == "entitlement":
@@ -239,6 +239,7 @@ class Draws:
     async def close(self) -> None:
         """What is under way ends."""
         await self._joint.close()
+        await self._fetches.close()
 
     async def _abandon(self, ids: list[bytes]) -> None:
         """A request failed: what it reserved is free for the next one."""

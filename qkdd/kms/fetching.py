@@ -1,129 +1,194 @@
 """Keys that a master obtained, to its slaves: all of a request or none, each once.
 
-A function of a connection, run inside the store's transactions; it has no other effect. Statements are one a draw, not one a
-key: a request usually asks for keys of one draw.
+A function of a connection, run inside the store's transactions; it has no other effect. Requests that wait at one moment come
+together: each draw is looked up once, each chunk opened once, and what was given out is written down with a few statements.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
+from qkdd.core.driver_sql import Driver, Prepared
 from qkdd.core.sealing import Sealer
 from qkdd.kms import allocations
-from qkdd.kms.allocation import Fetched, FetchRefused, from_row
-from qkdd.kms.classes import KeyClass
+from qkdd.kms.allocation import Allocation, Fetched, FetchRefused, Origin, from_row
 from qkdd.kms.key_ids import split
 from qkdd.kms.mixing import Mixer
+from qkdd.kms.opening import Opener, opened
 from qkdd.kms.schema import ALLOCATIONS, DELIVERIES, AllocationState
 
-_GIVEN_OUT = sa.select(ALLOCATIONS).where(
-    ALLOCATIONS.c.id == sa.bindparam("of"),
-    ALLOCATIONS.c.state.in_([AllocationState.DELIVERED, AllocationState.RECORDED]),
+_ALLOCATION = sa.bindparam("of", type_=sa.LargeBinary)
+_NAMES = tuple(column.name for column in ALLOCATIONS.columns)
+_GIVEN_OUT = Prepared(sa.select(ALLOCATIONS).where(ALLOCATIONS.c.id == _ALLOCATION))
+_FETCHED = Prepared(
+    sa.select(DELIVERIES.c.number, DELIVERIES.c.time).where(
+        DELIVERIES.c.allocation == _ALLOCATION,
+        DELIVERIES.c.number.between(
+            sa.bindparam("first", type_=sa.BigInteger), sa.bindparam("last", type_=sa.BigInteger)
+        ),
+        DELIVERIES.c.sae == sa.bindparam("by", type_=sa.Text),
+    )
 )
-_FETCHED = sa.select(DELIVERIES.c.number, DELIVERIES.c.time).where(
-    DELIVERIES.c.allocation == sa.bindparam("of"),
-    DELIVERIES.c.number.between(sa.bindparam("first"), sa.bindparam("last")),
-    DELIVERIES.c.sae == sa.bindparam("by"),
+_DELIVERY = Prepared(DELIVERIES.insert())
+_COUNTED = Prepared(
+    ALLOCATIONS.update().where(ALLOCATIONS.c.id == _ALLOCATION).values(fetched=sa.bindparam("now", type_=sa.BigInteger))
 )
-_DELIVERY = DELIVERIES.insert()
-_COUNT = (
-    ALLOCATIONS.update()
-    .where(ALLOCATIONS.c.id == sa.bindparam("of"))
-    .values(fetched=ALLOCATIONS.c.fetched + sa.bindparam("more"))
-    .returning(ALLOCATIONS.c.fetched)
+_DONE = Prepared(
+    ALLOCATIONS.update().where(ALLOCATIONS.c.id == _ALLOCATION).values(done=sa.bindparam("at", type_=sa.Float))
 )
-_DONE = ALLOCATIONS.update().where(ALLOCATIONS.c.id == sa.bindparam("of")).values(done=sa.bindparam("at"))
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A request: ids are different ones."""
+
+    master: str
+    slave: str
+    ids: list[str]
 
 
 @dataclass(slots=True)
 class _Draw:
-    """What a request wants of one draw."""
+    """A draw that requests of this moment want keys of."""
 
-    row: sa.Row[tuple[object, ...]]
-    slaves: tuple[str, ...]
+    allocation: Allocation
+    slaves: frozenset[str]
+    expected: int
+    fetched: int
+    origin: Origin
+    mixer: Mixer
+    given: dict[tuple[int, str], float] = field(default_factory=dict)  # in this transaction: number and slave → time
+    changed: bool = False
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """What one request wants of one draw."""
+
+    draw: _Draw
     numbers: list[int] = field(default_factory=list)
-    given: set[int] = field(default_factory=set)
+    given: dict[int, float] = field(default_factory=dict)
+
+
+class _Group:
+    """One transaction."""
+
+    def __init__(
+        self,
+        connection: sa.Connection,
+        sealer: Sealer,
+        own: str,
+        now: float,
+        window: float,
+        opener: Opener,
+        driver: Driver,
+    ) -> None:
+        self._connection, self._sealer, self._own = connection, sealer, own
+        self._now, self._window, self._opener, self._driver = now, window, opener, driver
+        self._draws: dict[bytes, _Draw | None] = {}
+        self._rows: list[dict[str, object]] = []
+
+    def fetch(self, request: Fetch) -> list[Fetched] | FetchRefused:
+        slave, wanted, keys, missing = request.slave, dict[bytes, _Wanted](), list[tuple[str, _Wanted, int]](), False
+        for text in request.ids:
+            parts = split(text)
+            draw = self._find(parts[0]) if parts is not None else None
+            if parts is None or draw is None or parts[1] >= draw.allocation.amount:
+                missing = True
+                continue
+            if draw.allocation.master != request.master or slave not in draw.slaves:
+                return FetchRefused("entitlement")
+            of_draw = wanted.get(parts[0])
+            if of_draw is None:
+                of_draw = wanted[parts[0]] = _Wanted(draw)
+            of_draw.numbers.append(parts[1])
+            keys.append((text, of_draw, parts[1]))
+        for of_draw in wanted.values():
+            of_draw.given = given = self._given(of_draw, slave)
+            missing = missing or any(
+                not (self._window > 0 and self._now - time <= self._window) for time in given.values()
+            )
+        if missing:
+            return FetchRefused("missing")
+        for allocation_id, of_draw in wanted.items():
+            draw = of_draw.draw
+            draw.changed = True
+            for number in of_draw.numbers:
+                if number not in of_draw.given:
+                    row = {"allocation": allocation_id, "number": number, "sae": slave, "time": self._now}
+                    self._rows.append(row)
+                    draw.given[number, slave] = self._now
+                    draw.fetched += 1
+        return [self._key(text, of_draw, number) for text, of_draw, number in keys]
+
+    def write(self) -> None:
+        if self._rows:
+            self._driver.run(_DELIVERY, self._rows)
+        for allocation_id, draw in self._draws.items():
+            if draw is None or not draw.changed:
+                continue
+            self._driver.run(_COUNTED, [{"of": allocation_id, "now": draw.fetched}])
+            if draw.fetched < draw.expected:
+                continue
+            if self._window > 0:  # the janitor finishes it when the window is over
+                self._driver.run(_DONE, [{"of": allocation_id, "at": self._now}])
+            else:
+                allocations.finish(self._connection, draw.allocation)
+
+    def _find(self, allocation_id: bytes) -> _Draw | None:
+        if allocation_id in self._draws:
+            return self._draws[allocation_id]
+        draw, rows = None, self._driver.rows(_GIVEN_OUT, {"of": allocation_id})
+        if rows:
+            row = dict(zip(_NAMES, rows[0], strict=True))
+            if row["state"] in (AllocationState.DELIVERED, AllocationState.RECORDED):
+                allocation, recorded = from_row(row), row["state"] == AllocationState.RECORDED
+                sites = (row["peer"], self._own) if recorded else (self._own, row["peer"])
+                draw = _Draw(
+                    allocation,
+                    frozenset(allocation.slaves),
+                    row["expected"],
+                    row["fetched"],
+                    self._opener.origin(allocation),
+                    Mixer(self._sealer, sites[0], sites[1], allocation),
+                )
+        self._draws[allocation_id] = draw
+        return draw
+
+    def _given(self, wanted: _Wanted, slave: str) -> dict[int, float]:
+        """Which of the numbers this slave has been given, and when."""
+        draw, numbers = wanted.draw, wanted.numbers
+        span = {"of": draw.allocation.id, "first": min(numbers), "last": max(numbers), "by": slave}
+        found = {number: time for number, time in self._driver.rows(_FETCHED, span)}
+        return {
+            number: time
+            for number in numbers
+            if (time := draw.given.get((number, slave), found.get(number))) is not None
+        }
+
+    def _key(self, key_id: str, wanted: _Wanted, number: int) -> Fetched:
+        draw = wanted.draw
+        return Fetched(
+            key_id,
+            draw.mixer.key(key_id, self._opener.text(draw.allocation, number, 1)),
+            draw.allocation.slaves,
+            number in wanted.given,
+            draw.allocation.key_class,
+            draw.origin,
+        )
 
 
 def fetch(
-    connection: sa.Connection,
-    sealer: Sealer,
-    own: str,
-    master: str,
-    slave: str,
-    ids: list[str],
-    now: float,
-    window: float,
-) -> list[Fetched] | FetchRefused:
-    """The keys that `master` obtained and `slave` may have, all or none (ETSI GS QKD 014, 5.4). ids: different ones."""
-    draws: dict[bytes, _Draw] = {}
-    wanted: list[tuple[str, bytes, int]] = []
-    missing = False
-    for text in ids:
-        parts = split(text)
-        draw = None
-        if parts is not None:
-            draw = draws.get(parts[0]) or _find(connection, parts[0])
-        if parts is None or draw is None or parts[1] >= draw.row.amount:
-            missing = True
-            continue
-        if draw.row.master != master or slave not in draw.slaves:
-            return FetchRefused("entitlement")
-        draws[parts[0]] = draw
-        draw.numbers.append(parts[1])
-        wanted.append((text, *parts))
-    for allocation_id, draw in draws.items():
-        span = {"of": allocation_id, "first": min(draw.numbers), "last": max(draw.numbers), "by": slave}
-        times = {number: time for number, time in connection.execute(_FETCHED, span)}
-        draw.given = times.keys() & set(draw.numbers)
-        missing = missing or any(not (window > 0 and now - times[number] <= window) for number in draw.given)
-    if missing:
-        return FetchRefused("missing")
-    found: dict[str, Fetched] = {}
-    for allocation_id, draw in draws.items():
-        found |= _keys(connection, sealer, own, draw, [(t, n) for t, a, n in wanted if a == allocation_id])
-        fresh = [number for number in draw.numbers if number not in draw.given]
-        if fresh:
-            rows = [{"allocation": allocation_id, "number": number, "sae": slave, "time": now} for number in fresh]
-            connection.execute(_DELIVERY, rows)
-        fetched = connection.execute(_COUNT, {"of": allocation_id, "more": len(fresh)}).scalar_one()
-        if fetched < draw.row.expected:
-            continue
-        if window > 0:  # the janitor finishes it when the window is over
-            connection.execute(_DONE, {"of": allocation_id, "at": now})
-        else:
-            allocations.finish(connection, from_row(draw.row))
-    return [found[text] for text in ids]
-
-
-def _find(connection: sa.Connection, allocation_id: bytes) -> _Draw | None:
-    row = connection.execute(_GIVEN_OUT, {"of": allocation_id}).one_or_none()
-    return _Draw(row, tuple(json.loads(row.slaves))) if row is not None else None
-
-
-def _keys(
-    connection: sa.Connection, sealer: Sealer, own: str, draw: _Draw, wanted: list[tuple[str, int]]
-) -> dict[str, Fetched]:
-    """By key ID."""
-    row, allocation = draw.row, from_row(draw.row)
-    text, _, origin = allocations.text_of(connection, sealer, allocation)
-    drawing, recording = (own, row.peer) if row.state == AllocationState.DELIVERED else (row.peer, own)
-    mixer, size, key_class = (
-        Mixer(sealer, drawing, recording, allocation),
-        allocation.key_bytes,
-        KeyClass(row.key_class),
-    )
-    return {
-        key_id: Fetched(
-            key_id,
-            mixer.key(key_id, text[number * size : (number + 1) * size]),
-            draw.slaves,
-            number in draw.given,
-            key_class,
-            origin,
-        )
-        for key_id, number in wanted
-    }
+    connection: sa.Connection, sealer: Sealer, own: str, requests: Sequence[Fetch], now: float, window: float
+) -> list[list[Fetched] | FetchRefused]:
+    """For each request, one after another: the keys that its master obtained and its slave may have, all or none
+    (ETSI GS QKD 014, 5.4)."""
+    driver = Driver(connection)
+    with opened(driver, sealer) as opener:
+        group = _Group(connection, sealer, own, now, window, opener, driver)
+        answers = [group.fetch(request) for request in requests]
+        group.write()
+    return answers

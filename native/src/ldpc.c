@@ -5,10 +5,9 @@
 
 #define COLUMNS_MOST 4096
 #define ROWS_MOST 4096
-#define LIFTING_MOST 8192
 
 static int sound(const qkdd_ldpc_code *code) {
-    if (code->lifting < 64 || code->lifting > LIFTING_MOST || code->lifting % 64) return 0;
+    if (code->lifting < 64 || code->lifting > LDPC_MOST || code->lifting % 64) return 0;
     if (code->columns < 1 || code->columns > COLUMNS_MOST || code->rows < 1 || code->rows > ROWS_MOST) return 0;
     if (code->starts[0] != 0) return 0;
     for (uint32_t row = 0; row < code->rows; row++) {
@@ -27,13 +26,65 @@ static size_t stride_of(const qkdd_ldpc_code *code) { return code->lifting + LDP
 
 static size_t message_bytes(const qkdd_ldpc_code *code) { return (size_t)code->starts[code->rows] * code->lifting; }
 
-static size_t padded(size_t bytes) { return (bytes + LDPC_PAD - 1) / LDPC_PAD * LDPC_PAD; }
+static size_t layered_bytes(const qkdd_ldpc_code *code) {
+    return 2 * code->columns * stride_of(code) + message_bytes(code) + (size_t)code->rows * code->lifting + 5 * code->columns;
+}
+
+static void layered_open(ldpc_state *state, int8_t *memory, const uint8_t *syndrome, const int8_t *prior) {
+    const qkdd_ldpc_code *code = state->code;
+    const size_t z = code->lifting, checks = code->rows * z;
+    state->stride = stride_of(code);
+    state->values = memory, memory += 2 * code->columns * state->stride;
+    state->messages = memory, memory += message_bytes(code);
+    state->target = (uint8_t *)memory, memory += checks;
+    state->turn = (uint32_t *)(void *)memory, memory += 4 * code->columns;
+    state->current = (uint8_t *)memory;
+    /* the values are written before they are read */
+    memset(state->messages, 0, message_bytes(code));
+    memset(state->turn, 0, 4 * code->columns);
+    memset(state->current, 0, code->columns);
+    for (size_t column = 0; column < code->columns; column++) {
+        memcpy(ldpc_array(state, column, 0), prior + column * z, z);
+        memcpy(ldpc_array(state, column, 0) + z, prior + column * z, LDPC_PAD);
+    }
+    for (size_t i = 0; i < checks; i++) state->target[i] = (uint8_t)(syndrome[i] << 7);
+}
+
+static void layered_close(const ldpc_state *state, int found, uint8_t *errors) {
+    const size_t z = state->code->lifting;
+    for (size_t column = 0; column < state->code->columns; column++) {
+        const int8_t *value = ldpc_array(state, column, state->current[column]);
+        const size_t turn = state->turn[column];
+        uint8_t *out = errors + column * z;
+        for (size_t i = 0; i < z - turn; i++) out[turn + i] = found && value[i] < 0;
+        for (size_t i = z - turn; i < z; i++) out[turn + i - z] = found && value[i] < 0;
+    }
+}
+
+/* How the variant in use decodes. */
+typedef struct {
+    size_t (*bytes)(const qkdd_ldpc_code *code);
+    ldpc_open *open;
+    ldpc_iterate *iterate;
+    ldpc_satisfied *satisfied;
+    ldpc_close *close;
+} decoder;
+
+static decoder decoder_in_use(void) {
+#if defined(__x86_64__)
+    /* the first processors with AVX-512 have no VBMI */
+    if (qkdd_variant_current() >= QKDD_AVX512 && __builtin_cpu_supports("avx512vbmi"))
+        return (decoder){qkdd_vbmi_ldpc_bytes, qkdd_vbmi_ldpc_open, qkdd_vbmi_ldpc_iterate, qkdd_vbmi_ldpc_satisfied,
+                         qkdd_vbmi_ldpc_close};
+    if (qkdd_variant_current() >= QKDD_AVX2)
+        return (decoder){layered_bytes, layered_open, qkdd_avx2_ldpc_iterate, qkdd_avx2_ldpc_satisfied, layered_close};
+#endif
+    return (decoder){layered_bytes, layered_open, qkdd_portable_ldpc_iterate, qkdd_portable_ldpc_satisfied, layered_close};
+}
 
 qkdd_status qkdd_ldpc_workspace(const qkdd_ldpc_code *code, size_t *words) {
     if (!sound(code)) return QKDD_BAD_ARGUMENT;
-    size_t bytes = 2 * code->columns * stride_of(code) + message_bytes(code) + (size_t)code->rows * code->lifting +
-                   padded(5 * code->columns);
-    *words = (bytes + LDPC_PAD) / 8;
+    *words = (decoder_in_use().bytes(code) + 2 * LDPC_PAD) / 8;
     return QKDD_OK;
 }
 
@@ -71,7 +122,7 @@ qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome
     if (status != QKDD_OK) return status;
     if (words < needed) return QKDD_NO_SPACE;
     if (stages < 1) return QKDD_BAD_ARGUMENT;
-    const size_t z = code->lifting, checks = code->rows * z, size = code->columns * z, stride = stride_of(code);
+    const size_t z = code->lifting, checks = code->rows * z, size = code->columns * z;
     for (size_t i = 0; i < stages * (LDPC_TOP + 1); i++)
         if (tables[i] > LDPC_TOP) return QKDD_BAD_ARGUMENT;
     uint8_t wrong = 0, all = 0; /* gathered, so that the loops run in vectors */
@@ -83,48 +134,17 @@ qkdd_status qkdd_ldpc_decode(const qkdd_ldpc_code *code, const uint8_t *syndrome
     if (all > 1) return QKDD_MALFORMED;
     size_t unsatisfied = sum;
 
-    ldpc_iterate *iterate = qkdd_portable_ldpc_iterate;
-    ldpc_satisfied *satisfied = qkdd_portable_ldpc_satisfied;
-#if defined(__x86_64__)
-    if (qkdd_variant_current() >= QKDD_AVX512) {
-        iterate = qkdd_avx512_ldpc_iterate;
-        satisfied = qkdd_avx512_ldpc_satisfied;
-    } else if (qkdd_variant_current() >= QKDD_AVX2) {
-        iterate = qkdd_avx2_ldpc_iterate;
-        satisfied = qkdd_avx2_ldpc_satisfied;
-    }
-#endif
-    int8_t *memory = (int8_t *)(((uintptr_t)workspace + LDPC_PAD - 1) / LDPC_PAD * LDPC_PAD);
-    ldpc_state state = {.code = code, .stride = stride, .values = memory};
-    memory += 2 * code->columns * stride;
-    state.messages = memory, memory += message_bytes(code);
-    state.target = (uint8_t *)memory, memory += checks;
-    state.turn = (uint32_t *)(void *)memory, memory += 4 * code->columns;
-    state.current = (uint8_t *)memory;
-    /* the values are written before they are read */
-    memset(state.messages, 0, message_bytes(code));
-    memset(state.turn, 0, 4 * code->columns);
-    memset(state.current, 0, code->columns);
-    for (size_t column = 0; column < code->columns; column++) {
-        memcpy(ldpc_array(&state, column, 0), prior + column * z, z);
-        memcpy(ldpc_array(&state, column, 0) + z, prior + column * z, LDPC_PAD);
-    }
-    for (size_t i = 0; i < checks; i++) state.target[i] = (uint8_t)(syndrome[i] << 7);
-
+    const decoder use = decoder_in_use();
+    ldpc_state state = {.code = code};
+    use.open(&state, (int8_t *)(((uintptr_t)workspace + LDPC_PAD - 1) / LDPC_PAD * LDPC_PAD), syndrome, prior);
     uint32_t done = 0;
-    int found = satisfied(&state);
+    int found = use.satisfied(&state);
     while (!found && done < iterations) {
-        unsatisfied = iterate(&state, stage(tables, limits, stages, unsatisfied, checks));
+        unsatisfied = use.iterate(&state, stage(tables, limits, stages, unsatisfied, checks));
         done++;
-        found = satisfied(&state);
+        found = use.satisfied(&state);
     }
-    for (size_t column = 0; column < code->columns; column++) {
-        const int8_t *value = ldpc_array(&state, column, state.current[column]);
-        const size_t turn = state.turn[column];
-        uint8_t *out = errors + column * z;
-        for (size_t i = 0; i < z - turn; i++) out[turn + i] = found && value[i] < 0;
-        for (size_t i = z - turn; i < z; i++) out[turn + i - z] = found && value[i] < 0;
-    }
+    use.close(&state, found, errors);
     *used = found ? done : iterations + 1;
     wipe(workspace, needed * 8);
     return QKDD_OK;

@@ -9,33 +9,50 @@
 #define LDPC_PAD 64     /* the widest vector */
 #define LDPC_TOP 63     /* largest magnitude of a message */
 
-/* A column of circulants has two arrays of lifting values and a copy of the first LDPC_PAD of them behind. One is current: its place
- * i holds the value of bit (i + turn) mod lifting. A layer reads the current array from where its own turn begins, unaligned, and
- * writes the other in its own order, aligned; then that one is current. */
+#define LDPC_MOST 8192  /* largest lifting */
+
+/* A decoder in its workspace. In all variants but VBMI a column of circulants has two arrays of lifting values and a copy of the first
+ * LDPC_PAD of them behind. One is current: its place i holds the value of bit (i + turn) mod lifting. A layer reads the current array from
+ * where its own turn begins, unaligned, and writes the other in its own order, aligned; then that one is current. */
 typedef struct {
     const qkdd_ldpc_code *code;
-    size_t stride;      /* of an array */
-    int8_t *values;     /* [columns][2][stride] */
-    uint32_t *turn;     /* [columns] */
-    uint8_t *current;   /* [columns]: 0 or 1 */
-    int8_t *messages;   /* [edges][lifting] */
-    uint8_t *target;    /* [rows][lifting]: 0x80 where the parity must be odd */
+    int8_t *values;    /* [columns][2][stride]; VBMI: [columns][lifting] */
+    int8_t *messages;  /* [edges][lifting] */
+    uint32_t *turn;    /* [columns] */
+    uint8_t *current;  /* [columns]: 0 or 1; VBMI: signs are packed */
+    size_t stride;     /* of an array */
+    uint8_t *target;   /* [rows][lifting]: 0x80 where the parity must be odd */
+    /* VBMI only, see ldpc_vbmi.c */
+    uint8_t *rotations; /* [64][64] lanes */
+    uint64_t *parities; /* [rows][vectors]: bits of the syndrome */
+    uint64_t *signs;    /* [columns][2][vectors] */
+    uint32_t *places;   /* [rows][vectors][edges of the row] */
+    int fresh;          /* no message was sent yet */
 } ldpc_state;
 
 static inline int8_t *ldpc_array(const ldpc_state *state, size_t column, int which) {
     return state->values + (2 * column + (size_t)which) * state->stride;
 }
 
+/* Lays the state out in memory (aligned to LDPC_PAD) and fills it. */
+typedef void ldpc_open(ldpc_state *state, int8_t *memory, const uint8_t *syndrome, const int8_t *prior);
 /* One layered iteration; returns the number of checks that the incoming messages did not satisfy. */
-typedef size_t ldpc_iterate(const ldpc_state *state, const uint8_t table[LDPC_TOP + 1]);
+typedef size_t ldpc_iterate(ldpc_state *state, const uint8_t table[LDPC_TOP + 1]);
 /* 1 if the signs of the values satisfy every check. */
 typedef int ldpc_satisfied(const ldpc_state *state);
+/* errors[columns * lifting]: where values are negative if they were found, else zero. */
+typedef void ldpc_close(const ldpc_state *state, int found, uint8_t *errors);
 
 ldpc_iterate qkdd_portable_ldpc_iterate;
 ldpc_satisfied qkdd_portable_ldpc_satisfied;
 #if defined(__x86_64__)
-ldpc_iterate qkdd_avx2_ldpc_iterate, qkdd_avx512_ldpc_iterate;
-ldpc_satisfied qkdd_avx2_ldpc_satisfied, qkdd_avx512_ldpc_satisfied;
+ldpc_iterate qkdd_avx2_ldpc_iterate;
+ldpc_satisfied qkdd_avx2_ldpc_satisfied;
+size_t qkdd_vbmi_ldpc_bytes(const qkdd_ldpc_code *code);
+ldpc_open qkdd_vbmi_ldpc_open;
+ldpc_iterate qkdd_vbmi_ldpc_iterate;
+ldpc_satisfied qkdd_vbmi_ldpc_satisfied;
+ldpc_close qkdd_vbmi_ldpc_close;
 #endif
 
 #endif

@@ -6,7 +6,7 @@
  *
  * Two equal smallest magnitudes make the second equal to the first, so "magnitude is the smallest" needs no index. */
 
-TARGET size_t NAME(ldpc_iterate)(const ldpc_state *state, const uint8_t table[LDPC_TOP + 1]) {
+TARGET size_t NAME(ldpc_iterate)(ldpc_state *state, const uint8_t table[LDPC_TOP + 1]) {
     const qkdd_ldpc_code *code = state->code;
     const size_t lifting = code->lifting, vectors = lifting / LANES;
     int8_t held[LDPC_DEGREE * LANES] __attribute__((aligned(64)));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The LDPC decoder's layers for AVX2 (32 lanes) and AVX-512BW (64 lanes). */
+ * The LDPC decoder's layers for AVX2 (32 lanes). */
 #include "ldpc.h"
 
 #if defined(__x86_64__)
@@ -42,44 +42,5 @@ AVX2 __m256i avx2_out(int8_t *place, __m256i in, __m256i least, __m256i usual, _
 #define NEGATIVE(a) ((size_t)__builtin_popcount((unsigned)_mm256_movemask_epi8(a)))
 #define MESSAGE(slot) LOAD(state->messages + (slot)*LANES)
 #define OUT(slot, in, least, usual, other, sign) avx2_out(state->messages + (slot)*LANES, in, least, usual, other, sign)
-#include "ldpc_layer.h"
-
-#define AVX512 __attribute__((target("avx512f,avx512bw,popcnt"))) static inline
-AVX512 __m512i avx512_lookup(__m512i a, const uint8_t *table) {
-    __m512i out = _mm512_setzero_si512();
-    for (int part = 0; part < 4; part++) {
-        __m512i quarter = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(table + 16 * part)));
-        __mmask64 here =
-            _mm512_cmpeq_epi8_mask(_mm512_and_si512(a, _mm512_set1_epi8(0x30)), _mm512_set1_epi8((char)(16 * part)));
-        out = _mm512_mask_shuffle_epi8(out, here, quarter, _mm512_and_si512(a, _mm512_set1_epi8(15)));
-    }
-    return out;
-}
-AVX512 __m512i avx512_size(__m512i a) { return _mm512_abs_epi8(a); }
-AVX512 __m512i avx512_out(int8_t *place, __m512i in, __m512i least, __m512i usual, __m512i other, __m512i sign) {
-    __m512i size = _mm512_mask_blend_epi8(_mm512_cmpeq_epi8_mask(avx512_size(in), least), usual, other);
-    __mmask64 negative = _mm512_movepi8_mask(_mm512_xor_si512(sign, in));
-    __m512i out = _mm512_mask_sub_epi8(size, negative, _mm512_setzero_si512(), size);
-    _mm512_store_si512(place, out);
-    return out;
-}
-
-#define TARGET __attribute__((target("avx512f,avx512bw,popcnt")))
-#define NAME(x) qkdd_avx512_##x
-#define V __m512i
-#define LANES 64
-#define LOAD(p) _mm512_loadu_si512(p)
-#define STORE(p, a) _mm512_store_si512(p, a)
-#define ONE(x) _mm512_set1_epi8(x)
-#define XOR _mm512_xor_si512
-#define SUBS _mm512_subs_epi8
-#define ADDS _mm512_adds_epi8
-#define SIZE avx512_size
-#define MIN _mm512_min_epu8
-#define MAX _mm512_max_epu8
-#define LOOKUP avx512_lookup
-#define NEGATIVE(a) ((size_t)__builtin_popcountll(_mm512_movepi8_mask(a)))
-#define MESSAGE(slot) LOAD(state->messages + (slot)*LANES)
-#define OUT(slot, in, least, usual, other, sign) avx512_out(state->messages + (slot)*LANES, in, least, usual, other, sign)
 #include "ldpc_layer.h"
 #endif

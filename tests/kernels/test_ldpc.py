@@ -89,6 +89,27 @@ def test_all_variants_take_the_same_way(index: int, variant: str) -> None:
     assert (here[0] == errors).all()
 
 
+@pytest.mark.parametrize("vectors", [1, 3, 7, 8, 9, 11, 16, 23, 128])
+def test_every_lifting_gives_what_the_portable_decoder_gives(vectors: int, variant: str) -> None:
+    """Bytes of a column go to vectors in another way below, at and above eight of them; large priors saturate."""
+    code = small_code(64 * vectors, vectors)
+    rng = np.random.default_rng(vectors)
+    for part in (200, 60, 12):
+        errors = (rng.random(code.size) < 1 / part).astype(np.uint8)
+        syndrome = code.syndrome(errors, 6)
+        prior = rng.choice(
+            np.array([-127, -3, 0, 4, 5, 100, 127], np.int8), code.size, p=[0.01, 0.01, 0.02, 0.4, 0.4, 0.1, 0.06]
+        )
+        for iterations in (1, 2, 12):
+            kernels.select_variant("portable")
+            wanted, taken = code.decode(syndrome, prior, iterations)
+            kernels.select_variant(variant)
+            found, used = code.decode(syndrome, prior, iterations)
+            assert used == taken
+            assert (found is None) == (wanted is None)
+            assert found is None or (found == wanted).all()
+
+
 def _error_rate(h: float) -> float:
     low, high = 1e-9, 0.5
     for _ in range(60):

@@ -3,7 +3,8 @@
 Each line is JSON with `seq`, `time`, `event`, fields, and `chain` = SHA-256(previous chain | line without chain). A removed or
 changed line breaks the chain at its place. A line `audit signed` holds the process's ML-DSA signature of the chain before it, so
 that nobody without that key can write the chain anew; `audit.log.head` names the last signed line, so that a log that was cut
-off behind an earlier one is found too.
+off behind an earlier one is found too. A file that has grown to `segment` bytes is signed, closed and put aside
+(`qkdd.core.audit_files`); the next one begins with a line `audit continued` that repeats the chain it goes on from.
 
 Lines become durable in groups, on a thread of the log's own: `write` never waits for a disk, `settled` does.
 """
@@ -23,12 +24,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qkdd.core import log
+from qkdd.core.audit_files import SEGMENT, closed_path, closed_segments, first_line, head_path, sync_folder, whole_lines
 from qkdd.core.clock import Clock
 from qkdd.core.errors import StorageFailed, StorageFull
 
 GENESIS = "0" * 64
 SIGNED = "audit signed"
 SIGNER = "audit signer"
+CONTINUED = "audit continued"
 _LINES, _SECONDS = 1000, 600.0  # between signatures
 _BACKLOG = 1 << 20  # bytes that may wait for a disk that does not take them
 
@@ -47,18 +50,16 @@ def link(previous: str, body: str) -> str:
     return hashlib.sha256(previous.encode() + b"\n" + body.encode()).hexdigest()
 
 
-def head_path(path: Path) -> Path:
-    return path.with_name(path.name + ".head")
-
-
 class AuditLog:
     """Writer; one per process and file."""
 
-    def __init__(self, path: Path, clock: Clock, signer: Signer | None = None) -> None:
+    def __init__(self, path: Path, clock: Clock, signer: Signer | None = None, segment: int = SEGMENT) -> None:
         """Raises StorageFailed when the file cannot be opened or its last line is none of ours."""
-        self._clock, self._path, self._signer = clock, path, signer
+        self._clock, self._path, self._signer, self._segment = clock, path, signer, segment
         self._seq, self._chain = 0, GENESIS
+        self._first = self._next_first = 1  # lines that this segment and the next begin with
         self._pending, self._waiters = bytearray(), list[Future[None]]()
+        self._cut: int | None = None  # so many of the pending bytes belong to the segment that is being closed
         self._unsigned, self._signed_at = 0, clock.monotonic()
         self._failure: StorageFailed | StorageFull | None = None
         try:
@@ -68,29 +69,44 @@ class AuditLog:
         except OSError as error:
             raise StorageFailed(f"audit log {path}: {error.strerror}") from None
         self._work, self._closing = threading.Condition(), False
+        if self._size == 0 and self._seq:  # it ended between closing one segment and beginning the next
+            self._first = self._seq + 1
+            self._append(CONTINUED, {"after": self._chain})
+        self._introduce()
         self._thread = threading.Thread(target=self._serve, name=f"audit-{path.name}", daemon=True)
         self._thread.start()
-        if signer is not None:
-            self.write(SIGNER, certificates=[base64.b64encode(der).decode() for der in signer.certificates()])
 
     def _resume(self) -> int:
-        if not self._path.exists():
-            return 0
-        data = self._path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) != len(data):  # a crash cut the last line: it was never acknowledged
-            os.truncate(self._path, len(whole))
-        lines = whole.splitlines()
-        if lines:
-            try:
-                last = json.loads(lines[-1])
-                self._seq, self._chain = int(last["seq"]), str(last["chain"])
-            except (ValueError, TypeError, KeyError):
-                raise StorageFailed(
-                    f"audit log {self._path}: its last line is damaged",
-                    remedy="look at it with `qkdctl audit verify`, move it away, and keep it as evidence",
-                ) from None
-        return len(whole)
+        """Take up the chain where it ended; returns the bytes of the open segment."""
+        size, last = 0, b""
+        if self._path.exists():
+            size, last = whole_lines(self._path)
+            os.truncate(self._path, size)  # a crash cut the last line: it was never acknowledged
+            if last:
+                self._first = self._read(self._path, first_line(self._path))[0]
+                self._seq, self._chain = self._read(self._path, last)
+                return size
+        for closed in list(closed_segments(self._path).values())[-1:]:
+            self._seq, self._chain = self._read(closed, whole_lines(closed)[1])
+        return 0
+
+    def _read(self, path: Path, line: bytes) -> tuple[int, str]:
+        try:
+            entry = json.loads(line)
+            return int(entry["seq"]), str(entry["chain"])
+        except (ValueError, TypeError, KeyError):
+            raise StorageFailed(
+                f"audit log {path}: its first or last line is damaged",
+                remedy="look at it with `qkdctl audit verify`, move it away, and keep it as evidence",
+            ) from None
+
+    def _introduce(self) -> None:
+        """The certificates that the signatures of this segment are checked with."""
+        if self._signer is not None:
+            self._append(
+                SIGNER, {"certificates": [base64.b64encode(der).decode() for der in self._signer.certificates()]}
+            )
+            self._unsigned += 1
 
     def write(self, event: str, **fields: str | float | bool | list[str] | None) -> None:
         """Append one event. Raises StorageFull or StorageFailed when the disk takes nothing more; then it is not logged."""
@@ -100,9 +116,8 @@ class AuditLog:
             self._append(event, fields)
             self._unsigned += 1
             self._work.notify()
-        if event != SIGNER:  # certificates are long, and stand in the log
-            level = "warning" if fields.get("verdict") == "denied" else "notice"
-            log.tell({"event": event, "level": level, "room": "audit", **fields})
+        level = "warning" if fields.get("verdict") == "denied" else "notice"
+        log.tell({"event": event, "level": level, "room": "audit", **fields})
 
     async def settled(self) -> None:
         """Wait until every line so far is durable. Raises StorageFull, StorageFailed; the lines are tried again later."""
@@ -143,14 +158,14 @@ class AuditLog:
                 self._work.wait_for(lambda: self._closing or self._pending or self._waiters)
                 closing = self._closing
                 waiters, self._waiters = self._waiters, []
-                head = self._sign(closing) if self._failure is None else None
-                data = bytes(self._pending)
-            failure = self._attempt(partial(self._write_out, data)) if data else None
-            written = len(data) if failure is None else 0
-            if failure is None and head is not None:
-                failure = self._attempt(partial(self._remember, head))
+                healthy = self._failure is None
+                full = healthy and self._cut is None and self._size + len(self._pending) >= self._segment
+                head = self._sign(closing or full) if healthy else None
+                if full and not closing:
+                    self._begin_segment()
+                data, cut = bytes(self._pending), self._cut
+            failure = self._attempt(partial(self._make_durable, data, cut, head))
             with self._work:
-                del self._pending[:written]
                 self._failure = failure
             for waiter in waiters:
                 if not waiter.set_running_or_notify_cancel():
@@ -176,6 +191,24 @@ class AuditLog:
         self._unsigned, self._signed_at = 0, self._clock.monotonic()
         return {"seq": self._seq, "chain": self._chain}
 
+    def _begin_segment(self) -> None:
+        """What is pending ends this segment; what is appended from here on belongs to the next."""
+        self._cut, self._next_first = len(self._pending), self._seq + 1
+        self._append(CONTINUED, {"after": self._chain})
+        self._introduce()
+
+    def _make_durable(self, data: bytes, cut: int | None, head: dict[str, object] | None) -> None:
+        if cut is not None:
+            self._write_out(data[:cut])
+            if head is not None:
+                self._remember(head)
+                head = None
+            self._put_aside()
+            data = data[cut:]
+        self._write_out(data)
+        if head is not None:
+            self._remember(head)
+
     def _attempt(self, work: Callable[[], None]) -> StorageFailed | StorageFull | None:
         try:
             work()
@@ -186,11 +219,33 @@ class AuditLog:
 
     def _write_out(self, data: bytes) -> None:
         """All of it at the end of what is durable; what an earlier attempt left there is written over."""
+        if not data:
+            return
         done = 0
         while done < len(data):
             done += os.pwrite(self._file, data[done:], self._size + done)
         os.fdatasync(self._file)
         self._size += len(data)
+        with self._work:
+            del self._pending[: len(data)]
+            if self._cut is not None:
+                self._cut -= len(data)
+
+    def _put_aside(self) -> None:
+        """Close the full segment under its number and begin the next. A crash between the two is healed by `_resume`."""
+        aside = closed_path(self._path, self._first)
+        if not aside.exists():  # an attempt that failed later may have been here
+            os.replace(self._path, aside)
+        new = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o640)
+        try:
+            sync_folder(self._path.parent)
+        except OSError:
+            os.close(new)
+            raise
+        os.close(self._file)
+        self._file, self._size, self._first = new, 0, self._next_first
+        with self._work:
+            self._cut = None
 
     def _remember(self, head: dict[str, object]) -> None:
         target = head_path(self._path)

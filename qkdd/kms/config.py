@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from qkdd.core.audit_files import SEGMENT, bad_segment
 from qkdd.core.config import Section
 from qkdd.core.database import Place
 from qkdd.core.errors import ConfigError
@@ -177,8 +178,10 @@ class KmsIdentity(Section, frozen=True, kw_only=True):
     master_key: str
     metrics: str | None = None
     store: str | None = None
+    audit_segment: int = SEGMENT
 
     def check(self) -> Iterator[tuple[str, str, str]]:
+        yield from bad_segment(self.audit_segment)
         if self.store is not None:
             try:
                 parse(self.store)

@@ -106,7 +106,7 @@ class KmsServer:
         found = self_test(plane.profile("kms_plane", "post-quantum"), clock)
         _LOG.info("TLS self-test", group=found.group, signature=found.signature, cipher=found.cipher)
         signer = CertificateSigner(Path(plane.certificate), Path(plane.key))
-        self._audit = AuditLog(state / "audit.log", clock, signer)
+        self._audit = AuditLog(state / "audit.log", clock, signer, config.kms.audit_segment)
         peers: dict[str, PeerKms] = {}
         for name, peer in config.peers.items():
             profile = replace(plane.profile(f"peer {name}", "post-quantum", identity=name), roles=("kms",))

@@ -16,6 +16,7 @@ import msgspec
 
 from qkdd.control.config import ControlConfig
 from qkdd.core import config as core_config
+from qkdd.core.audit_files import SEGMENT, bad_segment
 from qkdd.core.clock import SystemClock
 from qkdd.core.config import ConfigRefused, Finding, Section
 from qkdd.core.counters import RecordingMeter
@@ -50,12 +51,14 @@ class NodeSection(Section, frozen=True):
     master_key: str
     allowed_drivers: tuple[str, ...] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    audit_segment: int = SEGMENT
     backoff: BackoffConfig = BackoffConfig()
     counts: CountsConfig = CountsConfig()
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         if not _NODE_ID.match(self.id):
             yield "id", f"{self.id!r} is no node id", "letters, digits, dot, dash and underscore, at most 63"
+        yield from bad_segment(self.audit_segment)
 
 
 class NodeConfig(Section, frozen=True):

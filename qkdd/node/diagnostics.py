@@ -95,7 +95,7 @@ async def self_test(config: NodeConfig, free: float, *, memory_locked: bool) -> 
     state = Path(config.node.state_directory)
 
     def audit() -> str:
-        report = verify(state / "audit.log")
+        report = verify(state / "audit.log", alone=True)  # closed segments may be gigabytes
         return f"{report.lines} lines, {report.signatures} signatures"
 
     def run() -> list[Check]:

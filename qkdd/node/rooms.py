@@ -45,7 +45,7 @@ async def open_rooms(
     directory.acquire()
     stack.callback(directory.release)
     signer = CertificateSigner(Path(config.peer.certificate), Path(config.peer.key))
-    audit = AuditLog(directory.path / "audit.log", clock, signer)
+    audit = AuditLog(directory.path / "audit.log", clock, signer, config.node.audit_segment)
     stack.callback(audit.close)
     master = load_master_key(Path(config.node.master_key))
     store = node_store(directory.path / "keys.sqlite")

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from qkdd.control.qkdctl import app
-from qkdd.core.audit import AuditLog, head_path
+from qkdd.core.audit import AuditLog
 from qkdd.core.audit_check import AuditBroken, verify
-from qkdd.core.errors import CredentialError, StorageFull
+from qkdd.core.audit_files import closed_segments, head_path
+from qkdd.core.errors import CredentialError, StorageFailed, StorageFull
 from qkdd.peer.audit_key import CertificateSigner, verifier
 from qkdd.peer.pki_demo import DemoPki, demo_pki
 from qkdd.testing.clock import FakeClock
@@ -203,3 +204,114 @@ def test_the_command(tmp_path: Path, pki: DemoPki) -> None:
     bad = CliRunner().invoke(app, ["audit", "verify", str(path), "--json"])
     assert bad.exit_code == 1
     assert json.loads(bad.stdout)["code"] == "QKD-CORE-AUDIT"
+
+
+# --- segments ----------------------------------------------------------------------------------------------------------------
+
+SMALL = 3000  # bytes
+
+
+def segmented(path: Path, lines: int = 60, runs: int = 1) -> int:
+    """Writes logs of many segments; returns how many of our own lines."""
+
+    async def main() -> None:
+        for _ in range(runs):
+            log = AuditLog(path, FakeClock(), segment=SMALL)
+            for number in range(lines):
+                log.write("draw", number=number)
+                await log.settled()
+            log.close()
+
+    asyncio.run(main())
+    return lines * runs
+
+
+def draws(path: Path) -> int:
+    """Our own lines in all segments."""
+    files = [*closed_segments(path).values(), *([path] if path.exists() else [])]
+    return sum(json.loads(line)["event"] == "draw" for file in files for line in file.read_bytes().splitlines())
+
+
+def test_a_full_segment_is_closed_signed_and_never_touched_again(tmp_path: Path, pki: DemoPki) -> None:
+    path = tmp_path / "audit.log"
+
+    async def main() -> None:
+        log = AuditLog(path, FakeClock(), signer(pki), segment=1 << 16)
+        for number in range(1500):
+            log.write("draw", number=number)
+            if number % 50 == 49:
+                await log.settled()
+        log.close()
+
+    asyncio.run(main())
+    closed = closed_segments(path)
+    assert len(closed) >= 2
+    assert all((1 << 16) <= file.stat().st_size < (1 << 16) + 40_000 for file in closed.values())
+    assert all(json.loads(file.read_bytes().splitlines()[-1])["event"] == "audit signed" for file in closed.values())
+    report = verify(path, verifier(pki.post_quantum["alice"].trust))
+    assert (report.first, report.segments, report.unsigned, draws(path)) == (1, len(closed) + 1, 0, 1500)
+    for file in closed.values():  # any segment can be checked by itself: it holds its signer
+        assert verify(file, verifier(pki.post_quantum["alice"].trust), alone=True).unsigned == 0
+
+
+def test_older_segments_may_be_archived_but_none_between(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    assert segmented(path, 60, 2) == draws(path)
+    whole, closed = verify(path), list(closed_segments(path).values())
+    assert (whole.first, whole.segments) == (1, len(closed) + 1)
+    assert len(closed) >= 4
+    archived = closed[0].read_bytes()
+    closed[0].unlink()
+    rest = verify(path)
+    assert rest.first == len(archived.splitlines()) + 1
+    assert rest.lines == whole.lines - len(archived.splitlines())
+    closed[2].unlink()
+    with pytest.raises(AuditBroken, match="a line before it was removed"):
+        verify(path)
+
+
+def test_the_chain_goes_on_after_a_crash_between_two_segments(tmp_path: Path) -> None:
+    """The full segment was put aside, the next one not begun, or begun and empty, or begun with half a line."""
+    for rest in (None, b"", b'{"after": "12'):
+        folder = tmp_path / str(rest)
+        path = folder / "audit.log"
+        expected = segmented(path, 30)
+        last = path.read_bytes()
+        os.replace(path, path.with_name(f"audit-{json.loads(last.splitlines()[0])['seq']:012d}.log"))
+        if rest is not None:
+            path.write_bytes(rest)
+        expected += segmented(path, 30)
+        assert verify(path).first == 1
+        assert draws(path) == expected
+
+
+@pytest.mark.parametrize("step", ["replace", "open", "fsync"])
+def test_a_disk_that_fails_between_two_segments_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "audit.log"
+
+    async def main() -> None:
+        log = AuditLog(path, FakeClock(), segment=SMALL)
+        true_step, refused = getattr(os, step), []
+
+        def failing(*args: object, **kwargs: object) -> object:
+            if len(refused) < 3:
+                refused.append(args)
+                raise OSError(5, "Input/output error")
+            return true_step(*args, **kwargs)
+
+        monkeypatch.setattr(os, step, failing)
+        for number in range(60):
+            log.write("draw", number=number)
+            try:
+                await log.settled()
+            except StorageFailed:
+                assert len(refused) <= 3
+        await log.settled()
+        log.close()
+        assert len(refused) == 3
+
+    asyncio.run(main())
+    assert verify(path).first == 1
+    assert draws(path) == 60

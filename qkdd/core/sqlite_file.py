@@ -19,9 +19,10 @@ from qkdd.core.errors import QkddError, StorageFailed, StorageFull, StorageSilen
 class SqliteFile:
     """See `qkdd.core.database.Place`."""
 
-    def __init__(self, path: Path, deadline: float = 10.0) -> None:
-        """deadline: s; a lock that another program holds on the file is waited for half as long."""
-        self.path, self._patience = path, deadline / 2
+    def __init__(self, path: Path, deadline: float = 10.0, page_size: int = 4096) -> None:
+        """deadline: s; a lock that another program holds on the file is waited for half as long. page_size: bytes, of a file that
+        is made now; large ones suit rows of megabytes."""
+        self.path, self._patience, self._page_size = path, deadline / 2, page_size
         self._lock = -1
         self._raw: sqlite3.Connection | None = None
         self._guard = threading.Lock()  # of _raw, which another thread interrupts
@@ -57,6 +58,7 @@ class SqliteFile:
         raw = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
         for pragma in (
             f"busy_timeout = {1000 * self._patience:.0f}",
+            f"page_size = {self._page_size}",
             "journal_mode = WAL",
             "synchronous = FULL",
             "secure_delete = ON",

@@ -34,6 +34,7 @@ WAITING = (BlockState.SEALED, BlockState.OFFERED)
 HELD = (BlockState.SEALED, BlockState.OFFERED, BlockState.ACKNOWLEDGED, BlockState.RELEASED)
 
 METADATA = sa.MetaData()
+_PAGE = 1 << 14  # a chunk of megabytes is written in a quarter of the calls; the small rows fill one page anyway
 
 BLOCKS = sa.Table(
     "blocks",
@@ -120,4 +121,4 @@ MIGRATIONS = (_version_1, _version_2, _version_3)
 
 def node_store(path: Path) -> Database:
     """The key store of a node, not yet open."""
-    return Database(SqliteFile(path), MIGRATIONS)
+    return Database(SqliteFile(path, page_size=_PAGE), MIGRATIONS)

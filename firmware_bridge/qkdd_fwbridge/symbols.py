@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from qkdd.kernels import gap_encode, pack_bits, unpack_bits
 from qkdd_fwbridge.errors import Malformed, SymbolsContradict, SymbolsLost
+from qkdd_fwbridge.frames import MAX_PAYLOAD
 from qkdd_fwbridge.messages import Credit, Demand, Demanded, Symbols
 
 U8 = NDArray[np.uint8]
 NO_INTENSITY = 3
 MAX_DEMAND = 65536
 """Most slots in one Demand: its answer must fit into a frame."""
+_GAPS_MOST = MAX_PAYLOAD - 12  # base and count stand before them
 
 
 def symbol(basis: U8, bit: U8, intensity: U8) -> U8:
@@ -151,6 +153,15 @@ def demand(slots: NDArray[np.int64]) -> Demand:
         raise ValueError("slots must rise strictly from 0 on")
     base = int(slots[0])
     return Demand(base, len(slots), gap_encode(slots - base))
+
+
+def demands(slots: NDArray[np.int64]) -> list[Demand]:
+    """The same for slots that lie so far apart that their gaps may not fit into one frame: as few as halving gives."""
+    whole = demand(slots)
+    if len(whole.gaps) <= _GAPS_MOST:
+        return [whole]
+    half = len(slots) // 2
+    return [*demands(slots[:half]), *demands(slots[half:])]
 
 
 def demanded(answer: Demanded, asked: int) -> DemandedSymbols:

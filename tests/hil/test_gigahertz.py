@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_benchmark.fixture import BenchmarkFixture
+from qkdd_hil.gigahertz import cable
 from qkdd_hil.gigahertz.__main__ import MUST, app, middle
 from qkdd_hil.gigahertz.measure import entropy, measure, slots_entropy
 from qkdd_hil.gigahertz.recording import Recording, Terms, generate
@@ -45,6 +47,22 @@ def test_a_wrong_symbol_is_noticed(recording: Recording) -> None:
     """The comparison of `measure` can fail."""
     mixed = Recording(recording.terms, recording.times, recording.detectors, recording.symbols[::-1].copy())
     assert measure(mixed).qber > 0.4
+
+
+def test_a_board_in_another_process_is_asked_for_what_was_detected(tmp_path: Path) -> None:
+    """`run` compares every symbol with what was prepared. The window is four seconds, the most that a board can have."""
+    recording = generate(Terms(seconds=0.005, seed=4))
+    recording.save(tmp_path)
+    found = asyncio.run(cable.run(recording, tmp_path, window=(1 << 32) - 1, seconds=0.2, share=0.02))
+    assert (found.lost, found.refused, found.code) == (0, 0, None)
+    assert found.asked == pytest.approx(0.2 * 0.02 * found.link_symbols_per_s, rel=0.1)
+    assert 1.0 < found.cable_bytes < 4.0
+    assert found.stream_bytes > 100 * found.cable_bytes
+    gone = asyncio.run(cable.run(recording, tmp_path, window=1 << 20, seconds=0.1, share=0.02, late=0.05))
+    assert (gone.asked, gone.refused, gone.code) == (0, 2, "QKD-LNK-SYMBOLS-LOST")
+    assert gone.lost > 0
+    assert gone.margin_s is not None
+    assert gone.margin_s < 0
 
 
 def test_a_recording_is_the_same_after_it_was_on_disk(tmp_path: Path) -> None:

@@ -207,6 +207,22 @@ def test_a_board_whose_memory_is_too_short_is_refused_with_the_reason(make_pulse
     run(make_pulse_pair, body, symbols="on_demand", window=40_000)
 
 
+def test_a_board_that_answers_after_its_memory_was_written_over_costs_the_block_and_no_more(make_pulse_pair):
+    async def body(pair):
+        await pair.until(lambda: pair.bob.accepted >= 1)
+        pair.alice.tagger.late = 3.0  # its memory reaches back 1.05 s
+        await pair.until(lambda: pair.alice.refused and pair.bob.refused)
+        assert pair.alice.refused == pair.bob.refused == {SymbolsMissing.code: 1}
+        assert pair.alice.meter.total("qkdd_link_symbols_lost_total") > 0
+        before = pair.alice.accepted
+        await pair.until(lambda: pair.alice.accepted >= before + 2 and pair.bob.accepted >= before + 2)
+        for (_, a, _), (_, b, _) in zip(pair.alice.distiller.blocks, pair.bob.distiller.blocks, strict=True):
+            assert np.mean(a != b) < 0.1
+        assert pair.alice.refused == pair.bob.refused == {SymbolsMissing.code: 1}
+
+    run(make_pulse_pair, body, symbols="on_demand")
+
+
 def test_no_light_is_no_alignment_and_light_brings_it(make_pulse_pair, pulse_kit):
     source = pulse_kit.PulseSource(private=True)
     source.blocked = True

@@ -86,7 +86,9 @@ def shared_of(recording: Recording) -> LinkShared:
         mu_intervals=tuple((mu, mu) for mu in terms.mu),
         x_basis=Fraction(terms.x_basis),
     )
-    return LinkShared(protocol="decoy_bb84", gate=Fraction(0.4), dead_time=Seconds(15e-9), decoy=decoy)
+    return LinkShared(
+        protocol="decoy_bb84", symbols="on_demand", gate=Fraction(0.4), dead_time=Seconds(15e-9), decoy=decoy
+    )
 
 
 def assigner(recording: Recording, shared: LinkShared) -> tuple[kernels.SlotAssigner, int]:
@@ -171,6 +173,11 @@ def _slots(recording: Recording, shared: LinkShared, watch: _Watch) -> tuple[NDA
     slots, patterns = (np.concatenate([part[column] for part in found]) for column in (0, 1))
     inside = slice(*np.searchsorted(slots, (0, recording.terms.pulses)))
     return slots[inside], patterns[inside], assign.counts[0]
+
+
+def announced(recording: Recording) -> NDArray[np.int64]:
+    """int64[n]: the slots in which a receiver of this recording has detections."""
+    return _slots(recording, shared_of(recording), _Watch())[0]
 
 
 def _asked(symbols: NDArray[np.uint8], slots: NDArray[np.int64], watch: _Watch) -> NDArray[np.uint8]:

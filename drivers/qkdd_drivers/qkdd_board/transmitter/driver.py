@@ -156,12 +156,19 @@ class Transmitter(BoardDriver):
         if not self._on_demand:
             raise self.error(errors.CommandRefused, "ask symbols", "the stream was not started on demand")
         await self._feed()
-        answer = await self.ask("ask symbols", s.demand(slots), m.Demanded)
+        answers = [await self._asked(request) for request in s.demands(slots)]
+        columns = ((a.here, a.basis, a.bit, a.intensity) for a in answers)
+        here, basis, bit, intensity = (np.concatenate(column) for column in zip(*columns, strict=True))
+        # where a slot is not there and the answers do not agree on their window, it counts as written over, not as dark
+        oldest, next_slot = max(a.oldest for a in answers), min(a.next_slot for a in answers)
+        return AskedSymbols(here, basis, bit, intensity, oldest, next_slot)
+
+    async def _asked(self, request: m.Demand) -> s.DemandedSymbols:
+        answer = await self.ask("ask symbols", request, m.Demanded)
         try:
-            found = s.demanded(answer, len(slots))
+            return s.demanded(answer, request.count)
         except Malformed as error:
             raise self.error(errors.ProtocolError, "ask symbols", error.message) from None
-        return AskedSymbols(found.here, found.basis, found.bit, found.intensity, found.oldest, found.next_slot)
 
     async def release_symbols(self, below: int) -> None:
         self._streaming("release symbols")

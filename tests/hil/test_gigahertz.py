@@ -49,6 +49,7 @@ def test_a_wrong_symbol_is_noticed(recording: Recording) -> None:
     assert measure(mixed).qber > 0.4
 
 
+@pytest.mark.slow
 def test_a_board_in_another_process_is_asked_for_what_was_detected(tmp_path: Path) -> None:
     """`run` compares every symbol with what was prepared. The window is four seconds, the most that a board can have."""
     recording = generate(Terms(seconds=0.005, seed=4))

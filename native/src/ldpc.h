@@ -11,6 +11,10 @@
 
 #define LDPC_MOST 8192  /* largest lifting */
 
+typedef struct {
+    uint16_t lanes, first;
+} ldpc_split;
+
 /* A decoder in its workspace. In all variants but VBMI a column of circulants has two arrays of lifting values and a copy of the first
  * LDPC_PAD of them behind. One is current: its place i holds the value of bit (i + turn) mod lifting. A layer reads the current array from
  * where its own turn begins, unaligned, and writes the other in its own order, aligned; then that one is current. */
@@ -18,7 +22,7 @@ typedef struct {
     const qkdd_ldpc_code *code;
     int8_t *values;    /* [columns][2][stride]; VBMI: [columns][lifting] */
     int8_t *messages;  /* [edges][lifting] */
-    uint32_t *turn;    /* [columns] */
+    uint32_t *turn;    /* [columns]; not VBMI */
     uint8_t *current;  /* [columns]: 0 or 1; VBMI: signs are packed */
     size_t stride;     /* of an array */
     uint8_t *target;   /* [rows][lifting]: 0x80 where the parity must be odd */
@@ -27,6 +31,8 @@ typedef struct {
     uint64_t *parities; /* [rows][vectors]: bits of the syndrome */
     uint64_t *signs;    /* [columns][2][vectors] */
     uint32_t *places;   /* [rows][vectors][edges of the row] */
+    ldpc_split *splits; /* [edges]: shifts in lanes and vectors */
+    ldpc_split *turns;  /* [columns] */
     int fresh;          /* no message was sent yet */
 } ldpc_state;
 

@@ -13,16 +13,8 @@
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vbmi,popcnt")))
 #define INLINE TARGET static inline __attribute__((always_inline))
 
-/* A shift in vectors and lanes: vector v of a column that begins there has its lanes rotated by `lanes`, and one more if v < first. */
-typedef struct {
-    uint32_t lanes, first;
-} split;
-
-static inline split split_of(uint32_t shift, size_t vectors) {
-    return (split){(uint32_t)(shift / vectors), (uint32_t)(shift % vectors)};
-}
-
-static inline uint32_t rotation(split shift, size_t vector) { return shift.lanes + (vector < shift.first); }
+/* A column that begins with bit `shift` = lanes * V + first: its vector v has its lanes rotated by `lanes`, and one more if v < first. */
+static inline uint32_t rotation(ldpc_split shift, size_t vector) { return shift.lanes + (uint32_t)(vector < shift.first); }
 
 /* place * LANES + rotation for every entry and vector of checks, in the order of use */
 #define PLACE(entry) ((entry) & ~(uint32_t)(LANES - 1))
@@ -31,7 +23,7 @@ static inline uint32_t rotation(split shift, size_t vector) { return shift.lanes
 size_t qkdd_vbmi_ldpc_bytes(const qkdd_ldpc_code *code) {
     const size_t vectors = code->lifting / LANES, entries = code->starts[code->rows] * vectors;
     return LANES * LANES + code->columns * code->lifting + entries * (LANES + 4) + 8 * code->rows * vectors +
-           16 * code->columns * vectors + 5 * code->columns;
+           16 * code->columns * vectors + 4 * code->starts[code->rows] + 5 * code->columns;
 }
 
 /* ---- bytes of a column, or of a row's syndrome, to vectors and back: eight vectors at a time ---- */
@@ -107,17 +99,27 @@ TARGET void qkdd_vbmi_ldpc_open(ldpc_state *state, int8_t *memory, const uint8_t
     state->parities = (uint64_t *)(void *)memory, memory += 8 * code->rows * vectors;
     state->signs = (uint64_t *)(void *)memory, memory += 16 * code->columns * vectors;
     state->places = (uint32_t *)(void *)memory, memory += 4 * entries;
-    state->turn = (uint32_t *)(void *)memory, memory += 4 * code->columns;
+    state->splits = (ldpc_split *)(void *)memory, memory += 4 * code->starts[code->rows];
+    state->turns = (ldpc_split *)(void *)memory, memory += 4 * code->columns;
     state->current = (uint8_t *)memory;
     state->fresh = 1;
+    for (size_t l = 0; l < LANES; l++) there[l] = (uint8_t)l;
+    const __m512i straight = _mm512_loadu_si512(there), mask = _mm512_set1_epi8(LANES - 1);
     for (size_t r = 0; r < LANES; r++)
-        for (size_t l = 0; l < LANES; l++) state->rotations[r * LANES + l] = (uint8_t)((r + l) % LANES);
+        _mm512_store_si512(state->rotations + r * LANES,
+                           _mm512_and_si512(_mm512_add_epi8(straight, _mm512_set1_epi8((char)r)), mask));
 
+    /* quotients by the reciprocal: exact for shifts below 2^13 and V up to 128 */
+    const uint32_t inverse = (uint32_t)(((1 << 20) + vectors - 1) / vectors);
+    for (uint32_t e = 0; e < code->starts[code->rows]; e++) {
+        const uint32_t lanes = (uint32_t)((uint64_t)code->shifts[e] * inverse >> 20);
+        state->splits[e] = (ldpc_split){(uint16_t)lanes, (uint16_t)(code->shifts[e] - lanes * (uint32_t)vectors)};
+    }
     /* columns as they are at the end of an iteration */
-    memset(state->turn, 0, 4 * code->columns);
-    for (uint32_t e = 0; e < code->starts[code->rows]; e++) state->turn[code->columns_of[e]] = code->shifts[e];
+    memset(state->turns, 0, 4 * code->columns);
+    for (uint32_t e = 0; e < code->starts[code->rows]; e++) state->turns[code->columns_of[e]] = state->splits[e];
     for (uint32_t c = 0; c < code->columns; c++) {
-        const split turn = split_of(state->turn[c], vectors);
+        const ldpc_split turn = state->turns[c];
         for (size_t first = 0; first < vectors; first = next_eight(first, vectors)) {
             to_vectors((const uint8_t *)prior + c * lifting, vectors, first, squares, x);
             for (size_t v = first; v < first + eight; v++) {
@@ -129,18 +131,20 @@ TARGET void qkdd_vbmi_ldpc_open(ldpc_state *state, int8_t *memory, const uint8_t
     uint32_t *places = state->places;
     for (uint32_t row = 0; row < code->rows; row++) {
         const uint32_t begin = code->starts[row], degree = code->starts[row + 1] - begin;
+        uint32_t base[LDPC_DEGREE], lanes[LDPC_DEGREE], now[LDPC_DEGREE], before[LDPC_DEGREE];
         for (uint32_t e = 0; e < degree; e++) {
             const uint32_t column = code->columns_of[begin + e];
-            const split shift = split_of(code->shifts[begin + e], vectors), turn = split_of(state->turn[column], vectors);
-            const uint32_t base = (uint32_t)(column * lifting);
-            uint32_t *place = places + e;
-            for (size_t v = 0, w = shift.first; v < vectors; v++, place += degree) {
-                *place = (base + (uint32_t)w * LANES) | ((rotation(shift, w) - rotation(turn, w)) % LANES);
-                w = w + 1 == vectors ? 0 : w + 1;
-            }
-            state->turn[column] = code->shifts[begin + e];
+            const ldpc_split shift = state->splits[begin + e], turn = state->turns[column];
+            state->turns[column] = shift;
+            base[e] = column * (uint32_t)lifting;
+            lanes[e] = (uint32_t)shift.lanes - turn.lanes;
+            now[e] = shift.first, before[e] = turn.first;
         }
-        places += degree * vectors;
+        for (uint32_t v = 0; v < vectors; v++, places += degree)
+            for (uint32_t e = 0; e < degree; e++) {
+                const uint32_t next = v + now[e], w = next - (next < vectors ? 0 : (uint32_t)vectors);
+                places[e] = base[e] + w * LANES + (lanes[e] + (w < now[e]) - (w < before[e])) % LANES;
+            }
         for (size_t first = 0; first < vectors; first = next_eight(first, vectors)) {
             to_vectors(syndrome + row * lifting, vectors, first, squares, x);
             for (size_t v = first; v < first + eight; v++)
@@ -245,10 +249,10 @@ TARGET int qkdd_vbmi_ldpc_satisfied(const ldpc_state *state) {
         memcpy(odd, state->parities + row * vectors, 8 * vectors);
         for (uint32_t e = code->starts[row]; e < code->starts[row + 1]; e++) {
             const uint32_t column = code->columns_of[e];
-            const split shift = split_of(code->shifts[e], vectors);
+            const ldpc_split shift = state->splits[e];
             uint64_t *signs = state->signs + 2 * column * vectors;
             if (!state->current[column]) {
-                const split turn = split_of(state->turn[column], vectors);
+                const ldpc_split turn = state->turns[column];
                 state->current[column] = 1;
                 for (size_t v = 0; v < vectors; v++) {
                     const unsigned back = rotation(turn, v) % LANES;
@@ -264,7 +268,7 @@ TARGET int qkdd_vbmi_ldpc_satisfied(const ldpc_state *state) {
                                                               _mm512_rorv_epi64(_mm512_loadu_si512(signs + shift.first + v), lanes)));
             for (; v < vectors; v++) {
                 const uint64_t sign = signs[shift.first + v];
-                odd[v] ^= sign >> shift.lanes | sign << (-shift.lanes % LANES);
+                odd[v] ^= sign >> shift.lanes | sign << (-(uint32_t)shift.lanes % LANES);
             }
         }
         uint64_t all = 0;
@@ -282,7 +286,7 @@ TARGET void qkdd_vbmi_ldpc_close(const ldpc_state *state, int found, uint8_t *er
     const __m512i squares = _mm512_loadu_si512(back), one = _mm512_set1_epi8(found != 0);
     __m512i x[8] = {0};
     for (uint32_t c = 0; c < code->columns; c++) {
-        const split turn = split_of(state->turn[c], vectors);
+        const ldpc_split turn = state->turns[c];
         for (size_t first = 0; first < vectors; first = next_eight(first, vectors)) {
             for (size_t v = first; v < first + eight; v++) {
                 const __m512i value = _mm512_load_si512(state->values + c * lifting + v * LANES);

@@ -85,6 +85,7 @@ class Agent:
     """Base of `Initiator` and `Responder`. `await open()`, then `run()`; `rotated` is set at each change of the key."""
 
     role = ""
+    asks = False  # whether this end asks for a new key each period
 
     def __init__(
         self, config: AgentConfig, *, kms: KeySource, store: Store, target: Target, clock: Clock, meter: Meter
@@ -250,6 +251,7 @@ class Agent:
 
     def _show(self) -> None:
         self._meter.set("qkdd_psk_key_age_seconds", self.key_age)
+        self._meter.set("qkdd_psk_period_seconds", self._config.period if self.asks else 0.0)
         self._meter.set("qkdd_psk_agreed", float(self._agreed))
         self._meter.set("qkdd_psk_partner_up", float(self._partner_up))
         self._meter.set("qkdd_psk_old_key", float(self._old))

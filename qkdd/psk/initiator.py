@@ -35,6 +35,7 @@ class Initiator(Agent):
     """`connect()` gives a new line; raises PartnerAway. `ends`: identities of both agents, the own one first."""
 
     role = "connects"
+    asks = True
 
     def __init__(
         self, *arguments: Any, connect: Callable[[], Awaitable[Line]], ends: tuple[str, str], **more: Any

@@ -11,6 +11,7 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "qkdd_psk_repairs_total": ((), "Times the program had lost the key (restart, hand) and got it again."),
     "qkdd_psk_trials_total": ((), "Times a key was tried because the other end could not be asked which one it uses."),
     "qkdd_psk_key_age_seconds": ((), "Age of the key in use; time since the start when there is none."),
+    "qkdd_psk_period_seconds": ((), "Time after which this end asks for a new key; 0 at the end that listens."),
     "qkdd_psk_agreed": ((), "1 when both ends said that they use the same key, 0 while that is not known."),
     "qkdd_psk_partner_up": ((), "1 while the line to the agent of the other end stands."),
     "qkdd_psk_old_key": ((), "1 while the key in use is older than max_age and is kept by policy."),

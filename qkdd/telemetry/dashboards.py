@@ -130,6 +130,12 @@ ON_CALL = (
         "{{link}}",
         help="1: the budget lasts exactly 30 days. 14.4: it is gone in two.",
     ),
+    Panel(
+        "Tunnels: age of the pre-shared key",
+        (("qkdd_psk_key_age_seconds", "{{instance}}"), ("-1 * (qkdd_psk_torn_down == 1)", "{{instance}} torn down")),
+        unit="s",
+        help="qkd-psk; below zero: the tunnel is blocked. Every age falls to zero each period.",
+    ),
     _one("Certificate", f"qkdd_peer_certificate_expiry_seconds{{{_SELECT}}}", "{{instance}}", unit="s", kind="stat"),
 )  # fmt: skip
 

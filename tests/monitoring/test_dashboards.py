@@ -13,6 +13,7 @@ import promql_parser
 import pytest
 
 from qkdd.kms.metrics import TABLE as KMS_TABLE
+from qkdd.psk.metrics import TABLE as PSK_TABLE
 from qkdd.telemetry.catalogue import METRICS
 from qkdd.telemetry.dashboards import BOARDS, board, render
 
@@ -49,7 +50,7 @@ def test_files_are_fresh(name: str) -> None:
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_every_expression_is_about_known_metrics(name: str) -> None:
-    known = set(METRICS) | set(KMS_TABLE) | RECORDED | OTHERS
+    known = set(METRICS) | set(KMS_TABLE) | set(PSK_TABLE) | RECORDED | OTHERS
     for expression in expressions(name):
         for used in names(promql_parser.parse(expression)):
             assert re.sub(r"_(bucket|count|sum)$", "", used) in known | {used} & known, expression

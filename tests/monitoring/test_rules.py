@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qkdd.kms.metrics import TABLE as KMS_TABLE
+from qkdd.psk.metrics import TABLE as PSK_TABLE
 from qkdd.telemetry.catalogue import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,11 @@ CASES: dict[str, tuple[str, str, str, str, str]] = {
     "QkddFirmwareOld": ('qkdd_device_firmware_old{device="t"}', "1x100", "0x100", "90m", "ticket"),
     "QkddDiskNearlyFull": ("qkdd_disk_free_ratio", "0.05x40", "0.5x40", "30m", "ticket"),
     "QkddMqttCannotBeReached": ('qkdd_part_up{part="mqtt"}', "0x40", "1x40", "30m", "ticket"),
+    "QkddPskTunnelDown": ("qkdd_psk_torn_down", "1x40", "0x40", "10m", "page"),
+    "QkddKmsStoreSilent": ("qkdd_kms_store_silent", "1x40", "0x5 1 0x40", "10m", "ticket"),
+    "QkddPskRotationLate": ("qkdd_psk_key_age_seconds", "0+60x40", "0 60 0 60 0 60 0x40", "20m", "ticket"),
+    "QkddPskRotationFails": ('qkdd_psk_failures_total{code="QKD-PSK-KMS"}', "0+1x60", "3x60", "40m", "ticket"),
+    "QkddPskEndsDisagree": ("qkdd_psk_agreed", "0x40", "1 0 1x40", "10m", "ticket"),
     "QkddCertificateExpires": ("qkdd_peer_certificate_expiry_seconds", "86400x40", "9999999x40", "20m", "ticket"),
 }  # fmt: skip
 
@@ -53,6 +59,12 @@ STEPS = {"QkddDarkCountsCreepUp": "4m", "QkddAvailabilityBudgetDrains": "4m", "Q
 COMPANIONS: dict[str, list[tuple[str, str]]] = {
     "QkddBlocksRefused": [('qkdd_blocks_accepted_total{instance="a",link="a-b"}', "0+12x400")],
     "QkddHandOverLate": [('qkdd_key_hand_over_seconds_count{instance="a"}', "0+10x200")],
+    "QkddPskRotationLate": [
+        ('qkdd_psk_period_seconds{instance="a"}', "120x40"),
+        ('qkdd_psk_old_key{instance="a"}', "0x40"),
+    ],
+    "QkddPskRotationFails": [('qkdd_psk_rotations_total{instance="a"}', "7x60")],
+    "QkddPskEndsDisagree": [('qkdd_psk_partner_up{instance="a"}', "1x40")],
     "QkddTagsLost": [('qkdd_link_clicks_total{instance="a",link="a-b"}', "0+30000x60")],
 }
 EXCUSED = [
@@ -125,6 +137,30 @@ def test_alert_fires_on_its_cause_only(name: str, tmp_path: Path) -> None:
 
 
 @needs_promtool
+def test_tunnels_by_other_signs(tmp_path: Path) -> None:
+    """The end that listens has no period; keys that differ; an agent that changes keys between its failures; no line, no word."""
+    old = [('qkdd_psk_old_key{instance="b"}', "1x40"), ('qkdd_psk_key_age_seconds{instance="b"}', "1000x40")]
+    assert not run_cases(tmp_path, "QkddPskRotationLate", [("0x40", old, ["{}"])])
+    differ = [('qkdd_psk_failures_total{instance="a",code="QKD-PSK-KEYS-DIFFER"}', "_x6 1x40")]
+    assert not run_cases(tmp_path, "QkddPskEndsDisagree", [("1x40", differ, ["{}"])])
+    _, bad, _, _, _ = CASES["QkddPskEndsDisagree"]
+    alone, COMPANIONS["QkddPskEndsDisagree"] = COMPANIONS["QkddPskEndsDisagree"], []
+    try:
+        assert not run_cases(
+            tmp_path, "QkddPskEndsDisagree", [(bad, [('qkdd_psk_partner_up{instance="a"}', "0x40")], [])]
+        )
+    finally:
+        COMPANIONS["QkddPskEndsDisagree"] = alone
+    _, bad, _, _, _ = CASES["QkddPskRotationFails"]
+    alone, COMPANIONS["QkddPskRotationFails"] = COMPANIONS["QkddPskRotationFails"], []
+    try:
+        changes = [('qkdd_psk_rotations_total{instance="a"}', "0+1x60")]
+        assert not run_cases(tmp_path, "QkddPskRotationFails", [(bad, changes, [])])
+    finally:
+        COMPANIONS["QkddPskRotationFails"] = alone
+
+
+@needs_promtool
 @pytest.mark.parametrize("excuse", ["qkdd_draining", "qkdd_calibrating"])
 @pytest.mark.parametrize("name", EXCUSED)
 def test_planned_work_raises_no_link_alert(name: str, excuse: str, tmp_path: Path) -> None:
@@ -154,7 +190,7 @@ def test_every_alert_has_its_test() -> None:
 def test_every_metric_is_in_the_catalogue() -> None:
     used = {re.sub(r"_(bucket|count)$", "", name) for name in re.findall(r"\bqkdd_[a-z0-9_]+", RULES.read_text())}
     assert used
-    assert used <= set(METRICS) | set(KMS_TABLE)
+    assert used <= set(METRICS) | set(KMS_TABLE) | set(PSK_TABLE)
 
 
 def test_every_page_has_its_runbook() -> None:

@@ -13,10 +13,11 @@ from qkdd_hil.drills.pages import Command, read
 from qkdd.cli import app as qkdd_app
 from qkdd.control.qkdctl import app as qkdctl_app
 from qkdd.kms.cli import app as kms_app
+from qkdd.psk.cli import app as psk_app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs/runbooks").glob("*.md"))
-PROGRAMS = {"qkdd": qkdd_app, "qkdctl": qkdctl_app, "qkdd-kms": kms_app}
+PROGRAMS = {"qkdd": qkdd_app, "qkdctl": qkdctl_app, "qkdd-kms": kms_app, "qkd-psk": psk_app}
 
 
 def unknown(words: list[str]) -> str:
@@ -37,7 +38,7 @@ def unknown(words: list[str]) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_exist(page: Path) -> None:
-    inline = re.findall(r"(?<!`)`((?:qkdd|qkdctl|qkdd-kms) [^`\n]*)`", page.read_text(encoding="utf-8"))
+    inline = re.findall(r"(?<!`)`((?:qkdd|qkdctl|qkdd-kms|qkd-psk) [^`\n]*)`", page.read_text(encoding="utf-8"))
     commands = [part.split() for command in inline for part in command.split(" && ") if part.startswith("qkd")]
     blocks = [list(step.words) for step in read(page).steps if isinstance(step, Command)]
     problems = [unknown(words) for words in commands + blocks if words[0] in PROGRAMS]

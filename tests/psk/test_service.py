@@ -7,9 +7,13 @@ import base64
 import http.client
 import os
 import ssl
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
+from qkdd_hil.drills import pages
 
 from qkdd.core import config as config_files
 from qkdd.core.clock import SystemClock
@@ -18,8 +22,9 @@ from qkdd.peer.tls import TlsProfile, client_context
 from qkdd.psk.config import PskConfig
 from qkdd.psk.line import Offer, encode
 from qkdd.psk.service import PskService, status_file
+from qkdd.testing.patience import PATIENCE_S
 
-from .real import ENDS, Bed, bed, free_port
+from .real import ENDS, PROGRAM, Bed, bed, free_port
 
 
 class Interface:
@@ -111,7 +116,7 @@ class Pair:
 
 
 def page(port: int) -> str:
-    line = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    line = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     try:
         line.request("GET", "/metrics")
         return line.getresponse().read().decode()
@@ -138,13 +143,54 @@ def test_two_agents(tmp_path: Path) -> None:
             await pair.services.pop("bob").stop()
             await pair.start("bob")
             await pair.until_agreed(second)
-            text = await asyncio.to_thread(page, pair.metrics)
-            assert "qkdd_psk_agreed 1.0" in text
+            async with asyncio.timeout(PATIENCE_S):  # between two keys the gauge is 0 until both ends have said so
+                text = ""
+                while "qkdd_psk_agreed 1.0" not in text:
+                    text = await asyncio.to_thread(page, pair.metrics)
             assert held.psk not in text
         for end in ENDS:
             said = await asyncio.to_thread(status_file(pair.config(end)).read_text)
             assert '"purpose":"wireguard"' in said
             assert held.psk not in said
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_the_runbook_of_a_tunnel_that_was_torn_down(tmp_path: Path) -> None:
+    """Its commands as they stand, at both ends, from the symptom to the end."""
+    runbook = pages.read(Path(__file__).parents[2] / "docs/runbooks/QkddPskTunnelDown.md")
+
+    async def follow(steps: tuple[pages.Step, ...], end: str) -> int:
+        """Exit code of the agent's commands; the service manager's are not ours, and the KMS is another machine's."""
+        code = 0
+        for step in steps:
+            if isinstance(step, pages.Command) and step.words[0] == "qkd-psk":
+                words = [str(tmp_path / f"{end}.toml") if word == "PSK-CONFIG" else word for word in step.words[1:]]
+                code = (
+                    await asyncio.to_thread(subprocess.run, [PROGRAM, *words], capture_output=True, check=False)
+                ).returncode
+        return code
+
+    async def main() -> None:
+        policy = {"period": "1 s", "max_age": "3 s", "heartbeat": "1 s", "on_old_key": "tear-down"}
+        async with bed(tmp_path, "wireguard") as place, Pair(tmp_path, place, **policy) as pair:
+            await place.stop_kms()
+            for end in ENDS:
+                await pair.start(end)
+            await pair.until(lambda: all(one.agent.status().torn_down for one in pair.services.values()))
+            assert [await follow(runbook.look, end) for end in ENDS] == [3, 3]
+            text = await asyncio.to_thread(page, pair.metrics)
+            assert "qkdd_psk_torn_down 1.0" in text
+            assert "qkdd_psk_period_seconds 0.0" in text  # bob listens
+            [by_hand] = runbook.heal["key"]
+            assert isinstance(by_hand, pages.ByHand)
+            await place.start_kms()
+
+            async def over() -> bool:
+                return [await follow(runbook.verify, end) for end in ENDS] == [0, 0]
+
+            await place.until(over)
 
     asyncio.run(main())
 

@@ -22,8 +22,8 @@ Where = Literal["this node", "the other node", "both nodes"]
 
 PURPOSES = ("look", "heal", "verify")
 PLACES = ("this node", "the other node", "both nodes")
-PLACEHOLDERS = ("KMS-CONFIG", "CONFIG", "STATE")
-PROGRAMS = ("qkdctl", "qkdd", "qkdd-kms", "systemctl", "journalctl", "shred")
+PLACEHOLDERS = ("PSK-CONFIG", "KMS-CONFIG", "CONFIG", "STATE")
+PROGRAMS = ("qkdctl", "qkdd", "qkdd-kms", "qkd-psk", "systemctl", "journalctl", "shred")
 _FENCE = re.compile(r"^```(\S+)?(?:[ \t]+(.*))?$")
 _BY_HAND = re.compile(r"^# by hand, ([a-z][a-z-]*): (\S.*)$")
 _CAPITALS = re.compile(r"(?<![A-Za-z])[A-Z][A-Z-]+(?![a-z])")

@@ -66,8 +66,8 @@ def bind(config: LocalSocket) -> socket.socket:
         finally:
             os.umask(previous)
         group = config.view_group or config.admin_group
-        if group:
-            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        if group and path.stat().st_gid != (wanted := grp.getgrnam(group).gr_gid):
+            os.chown(path, -1, wanted)  # not where the folder gave it its group (setgid): a sandbox may forbid the call
         listener.listen(_BACKLOG)
         listener.setblocking(False)
     except SocketInUse:

@@ -24,7 +24,7 @@ BENCH_DROP_IN = "[Service]\nDeviceAllow=char-pts rw\n"
 
 ADMIN = """
 [admin]
-socket = "/run/qkdd-kms/alice/kms.sock"
+socket = "/run/qkdd-kms/alice.sock"
 view_group = "qkd-view"
 admin_group = "qkd-admin"
 """
@@ -133,7 +133,7 @@ def test_the_master_key_is_changed_under_the_packaged_unit(site: Site) -> None:
     began = time.monotonic()
     machine.run("sh", "-ec", CHANGE_MASTER_KEY)
     machine.run("systemctl", "restart", unit)
-    kms = ("qkdctl", "kms", "--socket", "/run/qkdd-kms/alice/kms.sock")
+    kms = ("qkdctl", "kms", "--socket", "/run/qkdd-kms/alice.sock")
     said = json.loads(machine.run(*kms, "rotate-master-key", "--json", user="boss"))
     print(f"\nmaster key of the packaged unit changed in {time.monotonic() - began:.1f} s: {said}")
     assert said["state"] == "done"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from aiohttp import web
 
@@ -13,6 +11,21 @@ from qkdd.kms.config import KmsConfig
 from qkdd.kms.errors import NotEntitled, RateExceeded, RequestRefused, TooBusy
 from qkdd.kms.http import caller
 from qkdd.kms.service import KeyService
+
+
+class _Place:
+    """Taken while it is entered."""
+
+    __slots__ = ("_in_flight", "_sae")
+
+    def __init__(self, in_flight: Counter[str], sae: str) -> None:
+        self._in_flight, self._sae = in_flight, sae
+
+    def __enter__(self) -> None:
+        self._in_flight[self._sae] += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._in_flight[self._sae] -= 1
 
 
 class SaeAccess:
@@ -31,8 +44,7 @@ class SaeAccess:
             raise NotEntitled(f"{who.peer!r} is no application of this KMS")
         return self._saes[who.peer]
 
-    @contextmanager
-    def place(self, sae: str) -> Iterator[None]:
+    def place(self, sae: str) -> _Place:
         """One of the SAE's places for requests under way. Raises TooBusy, RateExceeded."""
         try:
             self._service.site.quotas.ask(sae)
@@ -42,11 +54,7 @@ class SaeAccess:
         limit = self._service.config.limits.in_flight_per_sae
         if self._in_flight[sae] >= limit:
             raise TooBusy("too many requests under way", in_flight_per_sae=limit)
-        self._in_flight[sae] += 1
-        try:
-            yield
-        finally:
-            self._in_flight[sae] -= 1
+        return _Place(self._in_flight, sae)
 
     def pair(self, master: str, slave: str, message: str) -> str:
         """The KMS that pays for the pair. Raises RequestRefused, alike for an unknown SAE and for one out of reach."""

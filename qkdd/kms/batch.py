@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
 from qkdd.kms.allocation import UNKNOWN, Allocation, Origin
 from qkdd.kms.classes import KeyClass
-from qkdd.kms.key_ids import key_id
+from qkdd.kms.key_ids import key_id, key_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,12 @@ class KeyBatch(Sequence[Key]):
             allocation.key_class,
             self.origin,
         )
+
+    def pairs(self) -> Iterator[tuple[str, bytes]]:
+        """Key IDs and keys."""
+        size, ids = self.allocation.key_bytes, key_ids(self.allocation.id, self.first, self._amount)
+        for at, name in enumerate(ids):
+            yield name, self._text[at * size : (at + 1) * size]
 
     def __repr__(self) -> str:
         return f"KeyBatch({len(self)} keys of {8 * self.allocation.key_bytes} bits)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
@@ -29,13 +29,24 @@ from qkdd.kms.fetches import JointFetches
 from qkdd.kms.fetching import Fetch
 from qkdd.kms.hybrid import STALE
 from qkdd.kms.joint import JointDraws
+from qkdd.kms.leases import Line
 from qkdd.kms.origin import ANY, Only, available
 from qkdd.kms.plane import Announce, Borrow, Lent, Noted
 from qkdd.kms.receipts import Receipts
 from qkdd.kms.site import Site
 
 _LOG = log.get("kms")
+_PLANS = 65_536  # that are remembered
 _ATTEMPTS = 4  # draws that meet conflicts with a restored store
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """peer: whose link pays; choices: classes, most wanted first."""
+
+    peer: str
+    choices: tuple[KeyClass, ...]
+    only: Only
 
 
 class Draws:
@@ -46,6 +57,7 @@ class Draws:
         self._stuck: set[bytes] = set()  # reservations that could not be set free: the disk was full
         self._borrowing = {name: asyncio.Lock() for name in site.peers}
         self._fetches = JointFetches(site)
+        self._plans: dict[tuple[str, tuple[str, ...], KeyClass | None], _Plan] = {}
         self._receipts = Receipts(site.audit, site.meter)
         self._joint = JointDraws(
             site,
@@ -91,8 +103,26 @@ class Draws:
         PeerKmsDown, PeerDisagrees, ExchangeRefused, StorageFull, StorageFailed; then no key left, and what was reserved can be
         drawn again.
         """
+        if not self._site.quotas.limited(master):
+            return await self._draw_first(master, slaves, amount, key_bytes, key_class, kept)
         with self._site.quotas.drawing(master, 8 * amount * key_bytes):
             return await self._draw_first(master, slaves, amount, key_bytes, key_class, kept)
+
+    def _plan(self, master: str, slaves: tuple[str, ...], key_class: KeyClass | None) -> _Plan:
+        """What the configuration, which stays as long as the process, says about such a draw."""
+        plan = self._plans.get((master, slaves, key_class))
+        if plan is None:
+            paying = {self._site.pair(master, slave) for slave in slaves}
+            if len(paying) != 1:
+                raise NotEntitled("the slaves are served over different links")
+            choices = self._site.policy.choices(master, slaves, key_class)
+            only = self._site.origin(master, slaves)
+            if only is None:
+                raise OriginShort("no source is allowed for all of these pairs")
+            plan = _Plan(paying.pop(), choices, only)
+            if len(self._plans) < _PLANS:
+                self._plans[master, slaves, key_class] = plan
+        return plan
 
     async def _draw_first(
         self,
@@ -104,22 +134,15 @@ class Draws:
         kept: bool,
     ) -> KeyBatch:
         """Of the first class for which there is key."""
-        paying = {self._site.pair(master, slave) for slave in slaves}
-        if len(paying) != 1:
-            raise NotEntitled("the slaves are served over different links")
-        peer = paying.pop()
-        choices = self._site.policy.choices(master, slaves, key_class)
-        only = self._site.origin(master, slaves)
-        if only is None:
-            raise OriginShort("no source is allowed for all of these pairs")
-        fetching = (*slaves, master) if kept else slaves
+        plan = self._plan(master, slaves, key_class)
+        peer, choices, fetching = plan.peer, plan.choices, (*slaves, master) if kept else slaves
         for choice in choices:
-            shape = Allocation(b"", master, fetching, key_bytes, amount, (), choice)
             try:
-                if choice is KeyClass.ITS and only.all and not kept:  # a kept key is given up as a whole draw
-                    batch = await self._joint.draw(peer, shape)
+                if choice is KeyClass.ITS and plan.only.all and not kept:  # a kept key is given up as a whole draw
+                    batch = await self._joint.draw(peer, Line(master, fetching, key_bytes), amount)
                 else:
-                    batch = await self._draw(peer, shape, only)
+                    shape = Allocation(b"", master, fetching, key_bytes, amount, (), choice)
+                    batch = await self._draw(peer, shape, plan.only)
             except NotEnoughKey:
                 if choice is choices[-1]:
                     raise

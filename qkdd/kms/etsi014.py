@@ -12,6 +12,7 @@ from qkdd.kms.http import read_body, respond
 from qkdd.kms.service import KeyService
 
 BASE = "/api/v1/keys"
+_QUERIES = 256  # different ones that are remembered
 _UNKNOWN = "the SAE ID in the path is unknown to this KME or not paired with the caller"
 
 
@@ -20,13 +21,14 @@ class Etsi014:
 
     def __init__(self, service: KeyService, access: SaeAccess, clock: Clock, meter: Meter) -> None:
         self._service, self._access, self._clock, self._meter = service, access, clock, meter
+        self._queries: dict[str, codec.KeyRequest] = {}
 
     def add_routes(self, app: web.Application) -> None:
-        app.router.add_get(BASE + "/{slave}/status", self._status, allow_head=False)
         app.router.add_get(BASE + "/{slave}/enc_keys", self._enc_keys, allow_head=False)
         app.router.add_post(BASE + "/{slave}/enc_keys", self._enc_keys)
         app.router.add_get(BASE + "/{master}/dec_keys", self._dec_keys, allow_head=False)
         app.router.add_post(BASE + "/{master}/dec_keys", self._dec_keys)
+        app.router.add_get(BASE + "/{slave}/status", self._status, allow_head=False)
 
     async def _status(self, request: web.Request) -> web.Response:
         sae, other = self._access.caller(request), request.match_info["slave"]
@@ -42,7 +44,7 @@ class Etsi014:
         master, slave, limits = self._access.caller(request), request.match_info["slave"], self._service.config.limits
         with self._access.place(master):
             if request.method == "GET":
-                wanted = codec.key_request_query(list(request.query.items()), slave, limits)
+                wanted = self._query(request)
             else:
                 body = await read_body(request, limits.body_bytes, self._clock)
                 wanted = codec.key_request(codec.parse_json(body, limits.json_depth), slave, limits)
@@ -53,6 +55,16 @@ class Etsi014:
         self._meter.add("qkdd_kms_interface_keys_total", len(keys), interface="etsi014")
         return respond(codec.container(keys))
 
+    def _query(self, request: web.Request) -> codec.KeyRequest:
+        """With GET nothing depends on who asks, so what was read once is known."""
+        text = request.rel_url.raw_query_string
+        wanted = self._queries.get(text)
+        if wanted is None:
+            wanted = codec.key_request_query(list(request.query.items()), self._service.config.limits)
+            if len(self._queries) < _QUERIES:
+                self._queries[text] = wanted
+        return wanted
+
     async def _dec_keys(self, request: web.Request) -> web.Response:
         slave, master, limits = self._access.caller(request), request.match_info["master"], self._service.config.limits
         with self._access.place(slave):
@@ -60,7 +72,7 @@ class Etsi014:
                 ids = codec.key_ids_query(list(request.query.items()))
             else:
                 body = await read_body(request, limits.body_bytes, self._clock)
-                ids = codec.key_ids(codec.parse_json(body, limits.json_depth), limits)
+                ids = codec.key_ids_body(body, limits)
             keys = await self._service.fetch(slave, master, ids)
         self._meter.add("qkdd_kms_interface_keys_total", len(keys), interface="etsi014")
         return respond(codec.container(keys))

@@ -50,6 +50,11 @@ async def read_body(request: web.Request, limit: int, clock: Clock) -> bytes:
     """The whole body. Raises RequestRefused above `limit` bytes or when it does not come."""
     if request.content_length is not None and request.content_length > limit:
         raise RequestRefused("the body is too long", max_bytes=limit)
+    if request.content.is_eof():  # it came with the head
+        whole = request.content.read_nowait()
+        if len(whole) > limit:
+            raise RequestRefused("the body is too long", max_bytes=limit)
+        return whole
     body = bytearray()
     try:
         async with clock.deadline(_BODY_SECONDS):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from qkdd.core import log
 from qkdd.core.errors import QkddError
@@ -18,7 +18,7 @@ from qkdd.kms import allocations, together
 from qkdd.kms.allocation import Allocation, Conflict, Origin
 from qkdd.kms.batch import KeyBatch
 from qkdd.kms.errors import PeerKmsDown
-from qkdd.kms.leases import LIFETIME, MOST, Demand, Lease
+from qkdd.kms.leases import LIFETIME, MOST, Demand, Lease, Line
 from qkdd.kms.receipts import Receipts
 from qkdd.kms.site import Site
 
@@ -40,9 +40,9 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Joint:
-    """Requests of one shape that are drawn as one."""
+    """Requests of one line that are drawn as one."""
 
-    shape: Allocation
+    line: Line
     members: list[_Waiting] = field(default_factory=list)
     amount: int = 0
 
@@ -66,16 +66,14 @@ class JointDraws:
     ) -> None:
         self._site, self._receipts = site, receipts
         self._announce, self._alone, self._abandon, self._leasing = announce, alone, abandon, leasing
-        self._waiting: dict[str, list[tuple[Allocation, _Waiting]]] = {name: [] for name in site.peers}
+        self._waiting: dict[str, list[tuple[Line, _Waiting]]] = {name: [] for name in site.peers}
         self._pumps: dict[str, asyncio.Task[None]] = {}
-        self._leases: dict[Allocation, Lease] = {}
+        self._leases: dict[Line, Lease] = {}
         self._demand = Demand(site.clock.monotonic)
         self._revoked = 0  # how often leases were ended: a draw that was under way then makes none
 
-    async def draw(self, peer: str, shape: Allocation) -> KeyBatch:
-        """shape: an allocation without id and pieces. Raises as `qkdd.kms.draws.Draws.draw`."""
-        amount = shape.amount
-        line = _line(shape)
+    async def draw(self, peer: str, line: Line, amount: int) -> KeyBatch:
+        """Raises as `qkdd.kms.draws.Draws.draw`."""
         if self._leasing:
             self._demand.note(line, amount)
             lease = self._leases.get(line)
@@ -90,7 +88,7 @@ class JointDraws:
         if peer not in self._pumps:
             self._pumps[peer] = asyncio.create_task(self._pump(peer))
         joint = await one.done
-        return joint if joint is not None else await self._alone(peer, shape)
+        return joint if joint is not None else await self._alone(peer, Allocation(b"", *line, amount, ()))
 
     def end_leases(self) -> None:
         """Nothing is given out any more of what was drawn ahead."""
@@ -119,7 +117,9 @@ class JointDraws:
     def _end(self, lease: Lease) -> None:
         if left := lease.wipe():
             self._site.meter.add("qkdd_kms_lease_unused_keys_total", left)
-            self._demand.unused(_line(lease.allocation), left)
+            self._demand.unused(
+                Line(lease.allocation.master, lease.allocation.slaves, lease.allocation.key_bytes), left
+            )
             self._receipts.unused(lease.allocation, lease.first, left)
 
     async def _pump(self, peer: str) -> None:
@@ -133,13 +133,13 @@ class JointDraws:
                     one.done.set_result(None)
             self._waiting[peer].clear()
 
-    def _next(self, peer: str) -> list[tuple[Allocation, _Waiting]]:
+    def _next(self, peer: str) -> list[tuple[Line, _Waiting]]:
         waiting = self._waiting[peer]
         taken = [(line, one) for line, one in waiting[:MOST] if not one.done.done()]
         del waiting[:MOST]
         return taken or (self._next(peer) if waiting else [])
 
-    async def _serve(self, peer: str, waiting: list[tuple[Allocation, _Waiting]]) -> None:
+    async def _serve(self, peer: str, waiting: list[tuple[Line, _Waiting]]) -> None:
         try:
             await self._together(peer, _join(waiting))
         except BaseException as error:
@@ -153,10 +153,10 @@ class JointDraws:
         if not self._site.peers[peer].up:
             raise PeerKmsDown(f"{peer} did not answer a moment ago")
         here, revoked = self._site.config.saes, self._revoked
-        wanted = [replace(one.shape, id=secrets.token_bytes(12), amount=one.amount) for one in joints]
+        wanted = [Allocation(secrets.token_bytes(12), *one.line, one.amount, ()) for one in joints]
         ahead = [0] * len(joints)
         if self._leasing:
-            ahead = [min(self._demand.ahead(one.shape), MOST - one.amount) for one in joints]
+            ahead = [min(self._demand.ahead(one.line), MOST - one.amount) for one in joints]
         expected = [sum(slave in here for slave in one.slaves) for one in wanted]
         reserved = await self._site.run(
             together.reserve,
@@ -213,23 +213,18 @@ class JointDraws:
         whole = Lease(allocation, origin, bytearray(text), 0, self._site.clock.monotonic())
         given = [(member, whole.take(member.amount, self._site.synthetic)) for member in joint.members]
         if whole.left:
-            earlier = self._leases.pop(joint.shape, None)
+            earlier = self._leases.pop(joint.line, None)
             if earlier is not None:
                 self._end(earlier)
             if lease and not self._site.zeroised:
-                self._leases[joint.shape] = whole
+                self._leases[joint.line] = whole
             else:
                 self._end(whole)
         return given
 
 
-def _line(shape: Allocation) -> Allocation:
-    """What requests have in common that are drawn as one."""
-    return Allocation(b"", shape.master, shape.slaves, shape.key_bytes, 0, ())
-
-
-def _join(waiting: list[tuple[Allocation, _Waiting]]) -> list[_Joint]:
-    joints: dict[Allocation, _Joint] = {}
+def _join(waiting: list[tuple[Line, _Waiting]]) -> list[_Joint]:
+    joints: dict[Line, _Joint] = {}
     full: list[_Joint] = []
     for line, one in waiting:
         joint = joints.get(line)

@@ -6,7 +6,6 @@ So a key is found by its allocation's primary key, and a million keys need no mi
 from __future__ import annotations
 
 import re
-import uuid
 
 ALLOCATION_BYTES = 12
 MAX_NUMBER = (1 << 26) - 1
@@ -22,6 +21,15 @@ def key_id(allocation: bytes, number: int) -> str:
     return f"{text[:8]}-{text[8:12]}-8{text[12:15]}-{low[:4]}-{low[4:]}"
 
 
+def key_ids(allocation: bytes, first: int, amount: int) -> list[str]:
+    """`key_id` of consecutive keys, of which only the last twelve digits differ."""
+    start = key_id(allocation, first)
+    if first + amount - 1 > MAX_NUMBER:
+        raise ValueError("a key's number has 26 bits")
+    head, tail = start[:24], int(start[24:], 16)
+    return [f"{head}{tail + number:012x}" for number in range(amount)]
+
+
 def canonical(text: str) -> str:
     """The lower-case form of a UUID in its 36-character form. Raises ValueError."""
     if not _FORM.fullmatch(text):
@@ -30,8 +38,8 @@ def canonical(text: str) -> str:
 
 
 def split(text: str) -> tuple[bytes, int] | None:
-    """Allocation and number of a key ID; None for a UUID that is none of ours."""
-    value = uuid.UUID(text).int
+    """Allocation and number of a key ID (a UUID in its 36-character form); None for one that is none of ours."""
+    value = int(text.replace("-", ""), 16)
     if (value >> 76) & 0xF != 8 or (value >> 62) & 0x3 != 2:
         return None
     bits = (value >> 80) << 48 | ((value >> 64) & 0xFFF) << 36 | ((value >> 26) & ((1 << 36) - 1))

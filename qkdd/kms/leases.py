@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from qkdd.kms.allocation import Allocation, Origin
 from qkdd.kms.batch import KeyBatch
@@ -18,7 +19,15 @@ MOST = 4096  # keys in one draw
 _AHEAD = 0.25  # s of the present rate
 _BUSY = 256  # keys that a pair was given before anything is drawn ahead for it
 _SHARE = 16  # at most one key in so many is drawn ahead and given to nobody
-_KNOWN = 16_384  # shapes whose demand is remembered
+_KNOWN = 16_384  # lines whose demand is remembered
+
+
+class Line(NamedTuple):
+    """What requests have in common that are drawn as one."""
+
+    master: str
+    slaves: tuple[str, ...]
+    key_bytes: int
 
 
 @dataclass(slots=True)
@@ -64,19 +73,19 @@ class _Asked:
 
 
 class Demand:
-    """How many keys of a shape were drawn lately, and how many of those that were drawn ahead nobody wanted."""
+    """How many keys of a line were drawn lately, and how many of those that were drawn ahead nobody wanted."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic, self._asked = monotonic, dict[Allocation, _Asked]()
+        self._monotonic, self._asked = monotonic, dict[Line, _Asked]()
 
-    def note(self, shape: Allocation, keys: int) -> None:
+    def note(self, line: Line, keys: int) -> None:
         """So many are being given out."""
         now = self._monotonic()
-        asked = self._asked.get(shape)
+        asked = self._asked.get(line)
         if asked is None:
             if len(self._asked) >= _KNOWN:
                 self._asked.clear()
-            asked = self._asked[shape] = _Asked(now)
+            asked = self._asked[line] = _Asked(now)
         passed = now - asked.second
         if passed >= LIFETIME:
             asked.rate = asked.now / passed if passed < 2 * LIFETIME else 0.0
@@ -84,15 +93,15 @@ class Demand:
         asked.keys += keys
         asked.now += keys
 
-    def unused(self, shape: Allocation, keys: int) -> None:
+    def unused(self, line: Line, keys: int) -> None:
         """So many that were drawn ahead are given to nobody."""
-        asked = self._asked.get(shape)
+        asked = self._asked.get(line)
         if asked is not None:
             asked.unused += keys
 
-    def ahead(self, shape: Allocation) -> int:
+    def ahead(self, line: Line) -> int:
         """How many keys more to draw now than were asked for."""
-        asked = self._asked.get(shape)
+        asked = self._asked.get(line)
         if asked is None or asked.keys < _BUSY:
             return 0
         passed = max(self._monotonic() - asked.second, LIFETIME / 10)

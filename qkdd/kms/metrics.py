@@ -57,6 +57,7 @@ class KmsMeter:
             for name, (labels, help_text) in TABLE.items()
             if name.endswith("_total")
         }
+        self._series: dict[tuple[object, ...], Counter] = {}  # found once: looking one up costs more than counting
         self._gauges = {
             name: Gauge(name, help_text, (*labels, *self._everywhere), registry=self.registry)
             for name, (labels, help_text) in TABLE.items()
@@ -64,8 +65,12 @@ class KmsMeter:
         }
 
     def add(self, name: str, value: float = 1.0, **labels: str) -> None:
-        counter, labels = self._counters[name], labels | self._everywhere
-        (counter.labels(**labels) if labels else counter).inc(value)
+        key = (name, *labels.items())
+        series = self._series.get(key)
+        if series is None:
+            counter, labels = self._counters[name], labels | self._everywhere
+            series = self._series[key] = counter.labels(**labels) if labels else counter
+        series.inc(value)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         gauge, labels = self._gauges[name], labels | self._everywhere

@@ -62,6 +62,10 @@ class Quotas:
         if bucket is not None and (wait := bucket.take(1.0, self._clock.monotonic())):
             raise RateExceeded(f"{sae} asks more often than it may", wait, requests_per_s=bucket.rate)
 
+    def limited(self, sae: str) -> bool:
+        """Whether the key that it draws is counted."""
+        return sae in self._bits
+
     @contextmanager
     def drawing(self, sae: str, bits: int) -> Iterator[None]:
         """A draw of so much key; what is not drawn in the end is not counted. Raises QuotaSpent."""

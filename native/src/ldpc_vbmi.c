@@ -53,16 +53,16 @@ INLINE void transpose_words(__m512i x[8]) {
     }
 }
 
-INLINE __m512i rows_of(size_t vectors) {
-    return _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64((long long)vectors));
-}
 INLINE __mmask64 narrow(size_t vectors) { return vectors >= 8 ? ~(__mmask64)0 : ((__mmask64)1 << 8 * vectors) - 1; }
 
 /* Vectors first to first + 7 (all, if there are fewer) of a column's bytes. */
 INLINE void to_vectors(const uint8_t *bytes, size_t vectors, size_t first, __m512i places, __m512i x[8]) {
     for (size_t j = 0; j < 8; j++) {
         const uint8_t *from = bytes + 8 * j * vectors + first;
-        x[j] = _mm512_permutexvar_epi8(places, vectors > 8 ? _mm512_i64gather_epi64(rows_of(vectors), from, 1)
+        uint64_t rows[8] __attribute__((aligned(LANES)));
+        if (vectors > 8)
+            for (size_t r = 0; r < 8; r++) memcpy(rows + r, from + r * vectors, 8);
+        x[j] = _mm512_permutexvar_epi8(places, vectors > 8 ? _mm512_load_si512(rows)
                                                            : _mm512_maskz_loadu_epi8(narrow(vectors), from));
     }
     transpose_words(x);
@@ -72,9 +72,11 @@ INLINE void to_bytes(uint8_t *bytes, size_t vectors, size_t first, __m512i place
     for (size_t j = 0; j < 8; j++) {
         uint8_t *to = bytes + 8 * j * vectors + first;
         const __m512i y = _mm512_permutexvar_epi8(places, x[j]);
-        if (vectors > 8)
-            _mm512_i64scatter_epi64(to, rows_of(vectors), y, 1);
-        else
+        if (vectors > 8) {
+            uint64_t rows[8] __attribute__((aligned(LANES)));
+            _mm512_store_si512(rows, y);
+            for (size_t r = 0; r < 8; r++) memcpy(to + r * vectors, rows + r, 8);
+        } else
             _mm512_mask_storeu_epi8(to, narrow(vectors), y);
     }
 }

@@ -32,6 +32,7 @@ from qkdd.control.qkdctl import app
 from qkdd.control.server import ControlServer
 from qkdd.core.audit import AuditLog
 from qkdd.core.clock import SystemClock
+from qkdd.testing.patience import PATIENCE_S
 
 _spec = importlib.util.spec_from_file_location("fake_node", Path(__file__).with_name("fake_node.py"))
 assert _spec is not None
@@ -97,7 +98,7 @@ class Terminal:
     def until(self, words: str, *, fresh: bool = False) -> None:
         if fresh:
             self.seen = ""
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while words not in self.seen:
             assert time.monotonic() < end, self.seen[-2000:]
             if select.select([self.fd], [], [], 0.2)[0]:
@@ -107,7 +108,7 @@ class Terminal:
         os.write(self.fd, letter.encode())
 
     def ended(self) -> int:
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while (code := self.process.poll()) is None:
             assert time.monotonic() < end
             if select.select([self.fd], [], [], 0.1)[0]:
@@ -160,7 +161,7 @@ def test_a_terminal_that_is_closed_ends_the_view(daemon: tuple[Any, str]) -> Non
     terminal.until("q lets go")
     os.close(terminal.fd)
     assert terminal.process.wait(60) is not None
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE_S
     while node.held and time.monotonic() < end:
         time.sleep(0.1)
     assert not node.held

@@ -29,6 +29,7 @@ from qkdd.core import audit
 from qkdd.core.clock import SystemClock
 from qkdd.core.config import ConfigRefused, parse
 from qkdd.testing.clock import FakeClock
+from qkdd.testing.patience import PATIENCE_S
 
 _spec = importlib.util.spec_from_file_location("fake_node", Path(__file__).with_name("fake_node.py"))
 assert _spec is not None
@@ -127,7 +128,7 @@ def test_readers_are_limited_and_leave_their_place() -> None:
                 for reply in replies:
                     reply.close()
             async with aiohttp.ClientSession() as client:
-                for _ in range(200):
+                for _ in range(round(PATIENCE_S / 0.02)):
                     async with client.get(url + "/events") as reply:
                         if reply.status == 200:
                             break

@@ -8,6 +8,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qkdd.testing.patience import PATIENCE_S
 from tests.telemetry.broker import Pki
 
 _MESSAGE = re.compile(
@@ -105,7 +106,7 @@ class Collector:
             writer.close()
 
     async def heard(self, count: int) -> list[Message]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             return [await self._messages.get() for _ in range(count)]
 
     async def stop(self) -> None:

@@ -12,13 +12,14 @@ import pytest
 from qkdd.device.child_link import ChildLink
 from qkdd.device.transport import Crashed, Denied, Gone, TimedOut, Unusable
 from qkdd.testing.leaks import no_leaks
+from qkdd.testing.patience import PATIENCE_S, until
 
 
 def program(script: str) -> ChildLink:
     return ChildLink("program:toy", (sys.executable, "-u", "-c", script))
 
 
-def read_all(link: ChildLink, count: int, seconds: float = 10.0) -> bytes:
+def read_all(link: ChildLink, count: int, seconds: float = PATIENCE_S) -> bytes:
     found, end = b"", time.monotonic() + seconds
     while len(found) < count and time.monotonic() < end:
         found += link.read(65536, 0.2)
@@ -83,13 +84,9 @@ time.sleep(600)
         assert read_all(link, 6) == b"ready\n"
         began = time.monotonic()
         link.finish(0.3)
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < PATIENCE_S  # both sleep ten minutes
         grandchild = int((tmp_path / "pid").read_text())
-        for _ in range(100):
-            if not _runs(grandchild):
-                break
-            time.sleep(0.02)
-        assert not _runs(grandchild)
+        until(lambda: not _runs(grandchild), "the grandchild ends")
         link.close()
 
 
@@ -158,9 +155,5 @@ import time; time.sleep(600)
         daemon.kill()
         daemon.wait()
         daemon.stdout.close()  # type: ignore[union-attr]
-    for _ in range(200):
-        if not _runs(child):
-            break
-        time.sleep(0.02)
-    assert not _runs(child)
+    until(lambda: not _runs(child), "the child ends")
     assert os.getpid() != child

@@ -26,6 +26,7 @@ from qkdd.core.clock import SystemClock
 from qkdd.core.counters import RecordingMeter
 from qkdd.device import DeviceConfig, TagBlock, TimeTagger, build
 from qkdd.testing.leaks import no_leaks
+from qkdd.testing.patience import PATIENCE_S
 
 
 def spawn(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, object]]:
@@ -37,7 +38,7 @@ def spawn(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, object]]:
 
 def end(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE_S) == 0
     assert process.stdout is not None
     process.stdout.close()
 
@@ -48,7 +49,7 @@ def test_tdc1_in_a_process_of_its_own_speaks_to_a_plain_serial_program(tmp_path:
     try:
         assert where == {"model": "tdc1", "port": str(path)}
         assert path.is_symlink()
-        with serial.Serial(str(path), 115200, timeout=3) as port:
+        with serial.Serial(str(path), 115200, timeout=PATIENCE_S) as port:
             port.write(b"*idn?;")  # `;` alone executes, case does not matter
             assert b"TDC1" in port.readline()
             for mode, number in ((b"singles", b"0"), (b"pairs", b"1"), (b"timestamp", b"3")):
@@ -167,9 +168,9 @@ def test_a_planned_fault_happens(tmp_path: Path) -> None:
         fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
         poll = select.poll()
         poll.register(fd, select.POLLHUP)
-        assert poll.poll(5000)
+        assert poll.poll(PATIENCE_S * 1000)
         os.close(fd)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while not path.is_symlink() and time.monotonic() < deadline:
             time.sleep(0.02)
         assert path.is_symlink()

@@ -25,6 +25,7 @@ from qkdd.core.counters import RecordingMeter
 from qkdd.device import DeviceConfig, errors
 from qkdd.device.roles import FirmwareTarget, PreparedSymbols, SymbolSource
 from qkdd.device.usb_link import UsbBulkLink
+from qkdd.testing.patience import PATIENCE_S
 
 from .boards import signed
 
@@ -58,7 +59,7 @@ async def board(
 
 def run(test: Callable[[], Any]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await test()
 
     asyncio.run(bounded())

@@ -23,6 +23,7 @@ from qkdd.device.transport import Busy, Denied, Gone, TimedOut
 from qkdd.device.usb_link import UsbBulkLink
 from qkdd.node.boards import Board, boards_of
 from qkdd.node.devices import DeviceSlot
+from qkdd.testing.patience import PATIENCE_S
 
 from .boards import signed
 from .test_driver import build, until_version
@@ -113,7 +114,7 @@ def test_usb_of_another_serial_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_refused_board_is_reached_through_the_closed_driver() -> None:
     async def test() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             sim = BoardSim(boot_s=0.05, firmware=factory_image(Role.TRANSMITTER, (1, 0, 0)))
             driver = build(await sim.start())
             slot = DeviceSlot("tx", driver.config)

@@ -22,6 +22,7 @@ from qkdd.device.errors import DeviceOffline
 from qkdd.device.firmware import FirmwareImage, FirmwareSlot, FirmwareStatus, Progress
 from qkdd.node.firmware import FirmwareBusy, FirmwareConfig, FirmwareDegraded, FirmwareService, Sight
 from qkdd.testing.clock import FakeClock
+from qkdd.testing.patience import PATIENCE_S
 
 from .boards import signed
 from .test_driver import build
@@ -191,7 +192,7 @@ def test_update_of_a_real_driver_and_board(tmp_path: Path) -> None:
     image.write_bytes(signed((2, 1, 0), 3))
 
     async def test() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             sim = BoardSim(boot_s=0.05)
             driver = build(await sim.start())
             log: list[str] = []

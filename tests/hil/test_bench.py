@@ -23,6 +23,7 @@ from qkdd_hil.bench.config import BenchConfig
 from qkdd_hil.demo import toml
 
 from qkdd.core import config as configuration
+from qkdd.testing.patience import PATIENCE_S
 
 
 class RunningBench:
@@ -57,7 +58,7 @@ class RunningBench:
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(10)
+        status = self.process.wait(PATIENCE_S)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return status
@@ -71,7 +72,7 @@ def bench(tmp_path: Path) -> Iterator[RunningBench]:
         running.end()
 
 
-def read(fd: int, enough: int, seconds: float = 5.0) -> bytes:
+def read(fd: int, enough: int, seconds: float = PATIENCE_S) -> bytes:
     data, deadline = b"", time.monotonic() + seconds
     while len(data) < enough and time.monotonic() < deadline:
         if select.select([fd], [], [], 0.1)[0]:
@@ -100,11 +101,11 @@ def test_the_taggers_speak_tdc1_and_stream_clicks(bench: RunningBench, side: str
 
 def test_a_bias_over_the_wire_changes_the_counts(bench: RunningBench) -> None:
     where = bench.addresses["bob"]["detectors"]
-    control, counts = (socket.create_connection((where["host"], p), 5) for p in where["tcp_ports"])
+    control, counts = (socket.create_connection((where["host"], p), PATIENCE_S) for p in where["tcp_ports"])
     with control, counts, counts.makefile("r") as lines:
         before = [float(x) for x in lines.readline().split(",")[1:]]
         control.sendall(b'{"command":"SetAllBiasCurrents","label":"BiasCurrent","value":[20,20,20,0]}')
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         after = before
         while after[3] > 0 and time.monotonic() < deadline:
             after = [float(x) for x in lines.readline().split(",")[1:]]

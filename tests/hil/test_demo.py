@@ -31,6 +31,7 @@ from qkdd.device.config import DeviceConfig
 from qkdd.keys.config import KeysConfig
 from qkdd.kms.config import KmsConfig
 from qkdd.link.config import LinkConfig
+from qkdd.testing.patience import PATIENCE_S
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "demo-figures.schema.json"
 
@@ -237,7 +238,7 @@ def test_a_child_that_ends_is_named_with_the_end_of_its_log(tmp_path: Path) -> N
         async with Children(tmp_path) as children:
             await children.start("sleeper", [sys.executable, "-c", "import time; time.sleep(60)"])
             await children.start("node", [sys.executable, "-c", "import sys; sys.exit('no such port')"])
-            return await asyncio.wait_for(children.any_ended(), 10)
+            return await asyncio.wait_for(children.any_ended(), PATIENCE_S)
 
     text = str(asyncio.run(main()))
     assert "node ended with 1" in text

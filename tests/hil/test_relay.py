@@ -11,6 +11,8 @@ import pytest
 from qkdd_hil.demo.ports import free_ports
 from qkdd_hil.rig.relay import Relay
 
+from qkdd.testing.patience import PATIENCE_S
+
 
 @pytest.fixture
 def echo() -> Iterator[int]:
@@ -51,12 +53,12 @@ def test_what_is_cut_is_silent_and_not_closed_until_it_is_mended(echo: int) -> N
     relay = Relay(port, echo)
     relay.start()
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as line:
             assert said_back(line, b"hello")
             relay.cut()
             line.settimeout(0.2)
             assert not said_back(line, b"anybody?")
-            with socket.create_connection(("127.0.0.1", port), timeout=30) as late:  # a new one hangs too
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as late:  # a new one hangs too
                 late.settimeout(0.2)
                 assert not said_back(late, b"anybody?")
                 relay.mend()
@@ -64,12 +66,12 @@ def test_what_is_cut_is_silent_and_not_closed_until_it_is_mended(echo: int) -> N
                     one.settimeout(30)
                     with pytest.raises(ConnectionError):
                         raise ConnectionResetError if one.recv(1000) == b"" else AssertionError
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as line:
             assert said_back(line, b"hello again")
     finally:
         relay.stop()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=5)
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
 
 
 def test_a_port_in_use_is_an_error(echo: int) -> None:
@@ -82,7 +84,7 @@ def test_nobody_behind_it_closes_the_connection() -> None:
     relay = Relay(port, dead)
     relay.start()
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as line:
             line.settimeout(30)
             with suppress(ConnectionResetError):
                 assert line.recv(10) == b""

@@ -15,6 +15,7 @@ from qkdd.keys.errors import CommitInDoubt
 from qkdd.peer import ALICE_TO_BOB, BOB_TO_ALICE
 from qkdd.peer.opening import SessionSettings
 from qkdd.peer.session import Session
+from qkdd.testing.patience import PATIENCE_S
 from qkdd.testing.peer import Tamper, link_identity, memory_connections
 
 from .nodes import Node, block, check_equal, pair
@@ -118,7 +119,7 @@ def test_a_flipped_bit_at_every_message_heals_on_the_next_session(tmp_path: Path
             bad = None  # the flip hit the opening
         if bad is not None:
             tasks = [asyncio.create_task(work(n, s, range(1, 2))) for n, s in zip((a, b), bad, strict=True)]
-            finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION, timeout=5)
+            finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION, timeout=PATIENCE_S)
             for session in bad:
                 await session.close()
             results = await asyncio.gather(*tasks, return_exceptions=True)

@@ -31,6 +31,7 @@ from qkdd.kms.server import KmsServer
 from qkdd.peer.pki_demo import DemoPki, demo_pki
 from qkdd.peer.tls import TlsProfile, client_context, server_context
 from qkdd.testing.clock import FakeClock
+from qkdd.testing.patience import PATIENCE_S
 from tests.kms.sites import free_port, kms_tree
 
 from .nodes import Node, committed, pair
@@ -247,7 +248,7 @@ def test_asynchronous_mode(pki: DemoPki, tmp_path: Path) -> None:
 
             sink._wait = wait  # type: ignore[method-assign]
             push = asyncio.create_task(out.push_once())
-            await asyncio.wait_for(waits.wait(), 30)
+            await asyncio.wait_for(waits.wait(), PATIENCE_S)
             assert await states(a) == {"offered": 1}
             # garbage, another's word and keys that nobody asked about change nothing
             assert keys.etsi020 is not None

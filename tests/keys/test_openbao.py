@@ -28,6 +28,7 @@ from qkdd.keys.errors import HandOverFailed, HandOverRefused
 from qkdd.keys.sinks.config import VaultSink
 from qkdd.keys.sinks.contract import Item, Sink, keys_of
 from qkdd.keys.sinks.factory import make_sink
+from qkdd.testing.patience import PATIENCE_S
 
 BAO = os.environ.get("QKDD_BAO") or shutil.which("bao") or ""
 POLICY = """
@@ -48,7 +49,7 @@ class Bao:
         words += [f"-dev-listen-address={self.url.removeprefix('https://')}"]
         with (folder / "log").open("wb") as log:
             self.child = subprocess.Popen([BAO, "server", *words], stdout=log, stderr=log, env={"HOME": str(folder)})
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + PATIENCE_S
         while True:
             assert self.child.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < limit, (folder / "log").read_text()
@@ -68,7 +69,7 @@ class Bao:
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
         context = ssl.create_default_context(cafile=self.trust)
-        line = http.client.HTTPSConnection(self.url.removeprefix("https://"), context=context, timeout=10)
+        line = http.client.HTTPSConnection(self.url.removeprefix("https://"), context=context, timeout=PATIENCE_S)
         try:
             line.request(
                 method, f"/v1/{path}", json.dumps(body) if body is not None else None, {"X-Vault-Token": "root"}

@@ -43,6 +43,7 @@ from qkdd.keys.sinks.contract import Item, Sink, keys_of
 from qkdd.keys.sinks.factory import make_sink
 from qkdd.keys.sinks.pkcs11 import Pkcs11Target
 from qkdd.peer.pki_demo import DemoPki, demo_pki
+from qkdd.testing.patience import PATIENCE_S
 
 from .nodes import Node, committed, pair
 
@@ -419,7 +420,7 @@ def test_pykmip(tmp_path: Path, pki: DemoPki) -> None:
         quiet = asyncio.subprocess.DEVNULL
         server = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet, start_new_session=True)
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while True:
                 try:
                     assert await out.push_once() == 1

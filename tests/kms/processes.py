@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from qkdd.peer.pki_demo import DemoPki
+from qkdd.testing.patience import PATIENCE_S
 
 from .sites import SITES, Sites, free_port, kms_tree
 
@@ -59,7 +60,7 @@ class ProcessSites(Sites):
 
     async def start(self, site: str) -> Any:
         self.children[site] = child = self._spawn(site)
-        for _ in range(600):
+        for _ in range(round(PATIENCE_S / 0.05)):
             try:
                 for _, port in self.listen[site].values():
                     (await asyncio.open_connection("127.0.0.1", port))[1].close()
@@ -70,7 +71,7 @@ class ProcessSites(Sites):
         raise AssertionError(f"{site} does not listen")
 
     async def wait(self, site: str) -> int:
-        return await asyncio.to_thread(self.children[site].wait, 20)
+        return await asyncio.to_thread(self.children[site].wait, PATIENCE_S)
 
     async def stop(self, site: str) -> None:
         self.children[site].send_signal(signal.SIGTERM)

@@ -11,6 +11,7 @@ import pytest
 from qkdd.kms.connections import IdleConnections
 from qkdd.peer.tls import client_context
 from qkdd.testing.clock import FakeClock
+from qkdd.testing.patience import PATIENCE_S
 
 from .sites import Sites, _profile
 
@@ -27,7 +28,7 @@ async def _connect(sites: Sites, context: ssl.SSLContext | None = None) -> async
 async def _gone(writer: asyncio.StreamWriter) -> bool:
     """True once the other end closed; TimeoutError if it does not."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await writer.qkd_reader.read()  # type: ignore[attr-defined]
     except (ConnectionError, ssl.SSLError):
         pass

@@ -20,12 +20,13 @@ from qkdd.kms.config import KmsConfig
 from qkdd.kms.dev_pair import DevPair
 from qkdd.kms.errors import StoreMismatch
 from qkdd.kms.server import KmsServer
+from qkdd.testing.patience import PATIENCE_S
 
 from .processes import PROGRAM
 
 
 def example(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the shell example needs curl")
@@ -47,7 +48,7 @@ def test_the_command_and_its_examples(tmp_path: Path) -> None:
             said = example(shell)
             keys = [json.loads(part.split(":", 1)[1])["keys"] for part in said.splitlines()]
             assert keys[0] == keys[1]
-            page = http.client.HTTPConnection(urlsplit(facts["metrics"]["alice"]).netloc, timeout=5)
+            page = http.client.HTTPConnection(urlsplit(facts["metrics"]["alice"]).netloc, timeout=PATIENCE_S)
             page.request("GET", "/metrics")
             metrics = page.getresponse().read().decode()
             page.close()

@@ -24,6 +24,7 @@ from qkdd.kms.stream_config import StreamsConfig
 from qkdd.kms.stream_messages import OpenConnect, Qos, Status
 from qkdd.kms.streams import Streams
 from qkdd.peer.pki_demo import DemoPki
+from qkdd.testing.patience import PATIENCE_S
 
 from .local import SITES, World, service_config, world
 from .sites import Sites, kms_tree
@@ -406,13 +407,15 @@ def test_over_http_on_both_listeners_pull_and_push(pki: DemoPki, tmp_path: Path)
                 f"{sites.url('bob', 'classical')}/push/{name}"
             ) as pushed:
                 assert (pushed.status, pushed.headers["Cache-Control"]) == (200, "no-store")
-                lines = [json.loads(await asyncio.wait_for(pushed.content.readline(), 30)) for _ in range(3)]
+                lines = [json.loads(await asyncio.wait_for(pushed.content.readline(), PATIENCE_S)) for _ in range(3)]
                 assert [(line["status"], line["index"]) for line in lines] == [(0, 0), (0, 1), (0, 2)]
                 assert lines[0]["Key_buffer"] == first["Key_buffer"]
                 _, second, _ = await sites.call("alice", "get_key", one)
                 assert (second["index"], second["Key_buffer"]) == (1, lines[1]["Key_buffer"])
                 assert (await sites.call("alice", "close", one))[1] == {"status": 0}
-                while (line := json.loads(await asyncio.wait_for(pushed.content.readline(), 30)))["status"] == 0:
+                while (line := json.loads(await asyncio.wait_for(pushed.content.readline(), PATIENCE_S)))[
+                    "status"
+                ] == 0:
                     lines.append(line)
                 assert line["status"] == 3
                 assert await pushed.content.read() == b""

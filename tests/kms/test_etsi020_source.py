@@ -23,6 +23,7 @@ from qkdd.kms.config import KmsConfig
 from qkdd.kms.server import KmsServer
 from qkdd.peer.pki_demo import DemoPki
 from qkdd.peer.tls import TlsProfile, client_context, server_context
+from qkdd.testing.patience import PATIENCE_S
 
 from .sites import SITES, free_port, kms_tree
 
@@ -256,11 +257,11 @@ def test_asynchronous_mode(scene: Callable[..., None]) -> None:
         made.refusals = [503]
         status, answer = await made.push("alice", brought, ack_callback_url=url)
         assert (status, answer) == (202, {})
-        path, answer = await asyncio.wait_for(made.acks.get(), 30)
+        path, answer = await asyncio.wait_for(made.acks.get(), PATIENCE_S)
         assert (path, statuses(answer)) == ("/acks/alice", dict.fromkeys(brought, "relayed"))
         status, _ = await made.void("alice", list(brought), ack_callback_url=url)
         assert status == 202
-        path, answer = await asyncio.wait_for(made.acks.get(), 30)
+        path, answer = await asyncio.wait_for(made.acks.get(), PATIENCE_S)
         assert statuses(answer) == dict.fromkeys(brought, "voided")
         # at the address answers somebody else than the initiator: it hears nothing
         assert (await made.push("bob", brought, ack_callback_url=f"{made.callback}/bob"))[0] == 202

@@ -14,6 +14,7 @@ from qkdd.kms.gate import Gate
 from qkdd.peer.pki_demo import DemoPki
 from qkdd.peer.tls import client_context
 from qkdd.testing.clock import FakeClock
+from qkdd.testing.patience import PATIENCE_S
 
 from .processes import ProcessSites, two_processes
 from .sites import Sites, _profile
@@ -45,13 +46,13 @@ async def _connect(sites: Sites, context: ssl.SSLContext | None) -> tuple[asynci
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  # the accepting task has no event to wait for
             await asyncio.sleep(0.001)
 
 
 async def _closed(reader: asyncio.StreamReader) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         try:
             while await reader.read(1000):
                 pass

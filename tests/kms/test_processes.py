@@ -18,6 +18,7 @@ from cryptography import x509
 
 from qkdd.peer.authority import Authority
 from qkdd.peer.pki_demo import DemoPki, demo_pki
+from qkdd.testing.patience import PATIENCE_S
 
 from .processes import PROGRAM, ProcessSites, two_processes
 from .sites import SITES
@@ -25,7 +26,9 @@ from .sites import SITES
 
 async def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     call = [PROGRAM, *arguments]
-    return await asyncio.to_thread(subprocess.run, call, capture_output=True, text=True, check=False, timeout=30)
+    return await asyncio.to_thread(
+        subprocess.run, call, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
 
 
 async def push_both(sites: ProcessSites, index: int, size: int = 640) -> None:
@@ -36,7 +39,7 @@ async def push_both(sites: ProcessSites, index: int, size: int = 640) -> None:
 
 async def eventually(sites: ProcessSites, site: str, path: str, body: Any = None) -> Any:
     """The answer once it is no 503 and the connection holds."""
-    for _ in range(200):
+    for _ in range(round(PATIENCE_S / 0.05)):
         try:
             status, answer, _ = await sites.sae(site, "POST", path, body)
         except aiohttp.ClientError:
@@ -99,7 +102,7 @@ def test_sighup_reads_certificates_and_revocations_again(tmp_path: Path) -> None
             child = sites.children["alice"]
             child.send_signal(signal.SIGHUP)
             after = before
-            for _ in range(100):
+            for _ in range(round(PATIENCE_S / 0.05)):
                 after = await asyncio.to_thread(serial, port)
                 if after != before:
                     break
@@ -112,7 +115,7 @@ def test_sighup_reads_certificates_and_revocations_again(tmp_path: Path) -> None
             assert (await sites.sae("alice", "GET", "sae-bob/status"))[0] == 200  # the other PKI knows nothing of it
             own.classical["kms-alice"].certificate.write_text("no certificate")
             child.send_signal(signal.SIGHUP)
-            for _ in range(100):
+            for _ in range(round(PATIENCE_S / 0.05)):
                 if "certificate not reloaded" in (tmp_path / "run" / "alice.log").read_text():
                     break
                 await asyncio.sleep(0.05)

@@ -25,6 +25,7 @@ from qkdd.kms.pulling import PulledSource, PulledSources
 from qkdd.kms.server import KmsServer
 from qkdd.kms.source_config import Etsi014Source, SourceConfig
 from qkdd.peer.pki_demo import DemoPki
+from qkdd.testing.patience import PATIENCE_S
 
 from .local import SITES, World, world
 from .sites import free_port, kms_tree, two_sites
@@ -246,7 +247,7 @@ async def second_pair(
 
 async def look(server: KmsServer) -> None:
     """Until it has pulled; the other site was not there yet when this one was started, or is slow."""
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(PATIENCE_S):
         while not (await server.running.pool("kms-bob")).get("kms-alice"):
             try:
                 await server._pulled["maker"].look()

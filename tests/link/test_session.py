@@ -17,6 +17,7 @@ from qkdd.link.errors import ClockRejected, LinkConfigError, LockLost, OpenStret
 from qkdd.link.messages import Aligned
 from qkdd.peer.errors import PeerClosed, PeerUnreachable
 from qkdd.security.errors import EpsilonSpent
+from qkdd.testing.patience import PATIENCE_S
 
 
 def run(make_pair, body, **options):
@@ -186,7 +187,7 @@ def test_drain_while_the_other_node_is_drained_and_settles_nothing(make_pair, wh
         node.task = asyncio.create_task(node.link.run())
         await asyncio.sleep(0)
         node.link.drain()
-        assert await asyncio.wait_for(node.task, 10) == "drained"
+        assert await asyncio.wait_for(node.task, PATIENCE_S) == "drained"
         assert isinstance(node.session.failure, PeerClosed)  # the next run gets a session of its own
         await pair.finish()
 

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from qkdd.peer.pki_demo import demo_pki
+from qkdd.testing.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = shutil.which("prometheus")
@@ -43,7 +44,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
     ends = time.monotonic() + seconds
     while True:
         found = condition()
@@ -130,7 +131,7 @@ def test_a_page_fires_and_clears(tmp_path: Path) -> None:
     def scraped(value: str) -> bool:
         query = f"http://127.0.0.1:{web}/api/v1/query?query=up%7Bjob%3D%22qkdd%22%7D"
         try:
-            with urllib.request.urlopen(query, timeout=5) as answer:
+            with urllib.request.urlopen(query, timeout=PATIENCE_S) as answer:
                 found = json.load(answer)["data"]["result"]
         except OSError:
             return False

@@ -20,6 +20,7 @@ from qkdd.node.daemon import Daemon
 from qkdd.peer import Message, hello
 from qkdd.peer.pki import Authority, CredentialPaths
 from qkdd.testing.clock import FakeClock
+from qkdd.testing.patience import PATIENCE_S
 
 _spec = importlib.util.spec_from_file_location("node_support", Path(__file__).with_name("support.py"))
 assert _spec is not None
@@ -94,7 +95,7 @@ async def two(site: Site) -> AsyncIterator[tuple[Daemon, Daemon]]:
             yield alice, bob
 
 
-async def until(condition: Any, seconds: float = 20.0) -> None:
+async def until(condition: Any, seconds: float = PATIENCE_S) -> None:
     """Let real sockets work until the condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  # what is waited for happens in several rooms and real sockets

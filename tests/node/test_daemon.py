@@ -24,6 +24,7 @@ from qkdd.node.daemon import Daemon
 from qkdd.node.errors import Interlock, ReloadRefused, StateInUse
 from qkdd.peer.audit_key import verifier
 from qkdd.peer.pki import demo_pki
+from qkdd.testing.patience import PATIENCE_S
 
 _spec = importlib.util.spec_from_file_location("node_support", Path(__file__).with_name("support.py"))
 assert _spec is not None
@@ -62,7 +63,7 @@ async def running(path: Path) -> AsyncIterator[Daemon]:
         await daemon.stop()
 
 
-async def until(condition: Any, seconds: float = 20.0) -> None:
+async def until(condition: Any, seconds: float = PATIENCE_S) -> None:
     """Let real sockets work until the condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in several rooms and real sockets

@@ -23,6 +23,7 @@ from qkdd.node.config import load_node
 from qkdd.node.daemon import Daemon
 from qkdd.peer.pki import demo_pki
 from qkdd.testing.clock import FakeClock
+from qkdd.testing.patience import PATIENCE_S, Stopwatch
 
 _spec = importlib.util.spec_from_file_location("node_test_daemon", Path(__file__).with_name("test_daemon.py"))
 assert _spec is not None
@@ -68,17 +69,17 @@ def test_nothing_is_left_within_a_second(tmp_path: Path, how: str) -> None:
                 socket = config.control.socket
                 code, _ = await asyncio.to_thread(qkdctl, "zeroise", "--socket", socket, typed="bob\n")
                 assert (code, held[0].exists()) == (1, True)
-            start = time.monotonic()
+            watch_ = Stopwatch()
             if how == "order":
                 code, text = await asyncio.to_thread(qkdctl, "zeroise", "--socket", socket, typed="alice\n")
                 assert (code, "NOT ERASED" in text) == (0, False)
             else:
                 gpio.write_text("1\n")
             while not await asyncio.to_thread((state / MARK).exists):
-                assert time.monotonic() - start < 1.0
+                assert watch_.seconds < 1.0
             assert not any(file.exists() for file in held)
             assert all(file.stat().st_size == 0 for file in kept.iterdir())
-            await asyncio.wait_for(gone.wait(), 5)
+            await asyncio.wait_for(gone.wait(), PATIENCE_S)
             assert ended == [EXIT_ZEROISED]
         finally:
             await daemon.stop()

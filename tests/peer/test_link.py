@@ -22,6 +22,7 @@ from qkdd.peer.link import PeerLink
 from qkdd.peer.pki import CredentialPaths, DemoPki
 from qkdd.peer.session import Session
 from qkdd.testing.clock import FakeClock
+from qkdd.testing.patience import PATIENCE_S
 from qkdd.testing.peer import MemoryMasks
 
 
@@ -73,7 +74,7 @@ async def links(
 
 async def outcome(awaitable: Any) -> Any:
     try:
-        return await asyncio.wait_for(awaitable, 10)
+        return await asyncio.wait_for(awaitable, PATIENCE_S)
     except QkddError as error:
         return error
 
@@ -84,7 +85,7 @@ async def session_of(left: PeerLink, right: PeerLink) -> tuple[Session, Session]
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  # the condition lies in two sessions
             await asyncio.sleep(0.005)
 
@@ -253,8 +254,8 @@ def test_reload_after_revocation_ends_the_session(site: Any) -> None:
             alice, bob = await session_of(left, right)
             site.ca.revoke(x509.load_pem_x509_certificate(bob_paths.certificate.read_bytes()).serial_number)
             left.reload()
-            assert isinstance(await asyncio.wait_for(bob.wait_ended(), 10), e.CertRefusedByPeer)
-            assert isinstance(await asyncio.wait_for(alice.wait_ended(), 10), QkddError)
+            assert isinstance(await asyncio.wait_for(bob.wait_ended(), PATIENCE_S), e.CertRefusedByPeer)
+            assert isinstance(await asyncio.wait_for(alice.wait_ended(), PATIENCE_S), QkddError)
             a, b = await asyncio.gather(outcome(left.accept()), outcome(right.connect_once()))
             assert isinstance(a, e.CertRevoked)
             assert isinstance(b, e.CertRefusedByPeer)
@@ -284,7 +285,7 @@ def test_rebootstrap_is_an_operators_action_on_both_nodes(pki: DemoPki) -> None:
             alice, bob = await session_of(left, right)
             await asyncio.gather(alice.seal("x", 1), bob.seal("x", 1))
             left.rebootstrap()
-            await asyncio.wait_for(bob.wait_ended(), 10)
+            await asyncio.wait_for(bob.wait_ended(), PATIENCE_S)
             a, b = await asyncio.gather(outcome(left.accept()), outcome(right.connect_once()))
             assert isinstance(a, e.AuthStateMismatch)
             assert isinstance(b, e.AuthStateMismatch)

@@ -22,6 +22,7 @@ from qkdd.peer import tls, tls_engine
 from qkdd.peer.authority import Authority
 from qkdd.peer.pki import CredentialPaths, DemoPki
 from qkdd.testing.clock import FakeClock
+from qkdd.testing.patience import PATIENCE_S
 
 
 def profile(paths: CredentialPaths, **changes: Any) -> tls.TlsProfile:
@@ -54,11 +55,11 @@ async def meet(server_profile: tls.TlsProfile, client_profile: tls.TlsProfile, c
         writer.close()
         done.set()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context, ssl_handshake_timeout=5)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context, ssl_handshake_timeout=PATIENCE_S)
     port = server.sockets[0].getsockname()[1]
     try:
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=tls.client_context(client_profile, clock), ssl_handshake_timeout=5
+            "127.0.0.1", port, ssl=tls.client_context(client_profile, clock), ssl_handshake_timeout=PATIENCE_S
         )
         writer.write(b"x")
         assert await reader.read(1) == b"x"

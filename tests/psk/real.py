@@ -19,6 +19,7 @@ from qkdd.core.sealing import create_master_key
 from qkdd.kms.dev_pair import DevPair
 from qkdd.kms.server import KmsServer
 from qkdd.peer.pki import Authority
+from qkdd.testing.patience import PATIENCE_S
 
 PROGRAM = str(Path(sys.executable).with_name("qkd-psk"))
 ENDS = ("alice", "bob")
@@ -44,7 +45,7 @@ def free_port() -> int:
 
 
 def run(*command: str, check: bool = True, data: str | None = None) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, input=data)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S, input=data)
     assert done.returncode == 0 or not check, f"{command}: {done.returncode} {done.stdout} {done.stderr}"
     return done.stdout
 
@@ -95,7 +96,7 @@ class Bed:
     def status(self, end: str) -> tuple[int, dict[str, Any]]:
         """Exit code of `qkd-psk status`, and what it prints."""
         command = [PROGRAM, "status", "--json", str(self.folder / f"{end}.toml")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
         return done.returncode, json.loads(done.stdout) if done.stdout else {}
 
     async def until_status(self, end: str, good: Callable[[int, dict[str, Any]], bool]) -> dict[str, Any]:
@@ -111,7 +112,7 @@ class Bed:
 
     async def until(self, good: Callable[[], Awaitable[bool]], about: Any = "") -> None:
         """Wait for a condition; the limit is for a machine that is very busy."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while not await good():
             logs = "\n".join((self.folder / f"{end}.log").read_text() for end in self.children)
             assert time.monotonic() < end, f"{about}\n{logs}"

@@ -20,6 +20,7 @@ import pytest
 from qkdd.core.clock import SystemClock
 from qkdd.psk.errors import TargetFailed
 from qkdd.psk.vici import Vici
+from qkdd.testing.patience import PATIENCE_S
 
 from .real import ENDS, bed, missing, run
 
@@ -70,7 +71,7 @@ class Ipsec:
         command = ["ip", "netns", "exec", self.spaces[end], "charon-systemd"]
         with (self.folder / f"{end}.out").open("ab") as out:
             self.children[end] = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + PATIENCE_S
         while not Path(self.socket(end)).exists():
             assert self.children[end].poll() is None, (self.folder / f"{end}.out").read_text()
             assert time.monotonic() < limit, self.log(end)

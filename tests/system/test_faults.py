@@ -21,6 +21,8 @@ from qkdd_hil.demo.layout import SIDES
 from qkdd_hil.demo.options import Options
 from qkdd_hil.rig import BIN, SILENCE, Rig, running_rig
 
+from qkdd.testing.patience import PATIENCE_S
+
 pytestmark = pytest.mark.slow
 
 CHANCE = {"QKD-BLK-LEAK", "QKD-BLK-QBER"}  # a block of one second is small: now and then its errors scatter too far
@@ -71,7 +73,7 @@ def test_qkdctl_without_a_daemon_ends_with_3(rig: Rig, tmp_path: Path) -> None:
     for command in ("status", "devices", "link", "keys", "blocks", "errors", "watch", "drain"):
         done = subprocess.run(
             [str(BIN / "qkdctl"), "--socket", str(tmp_path / "none"), command, "--json"],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
         assert done.returncode == 3, command
         assert json.loads(done.stdout)["code"] == "QKD-CTL-NO-DAEMON"
@@ -88,7 +90,7 @@ def test_qkdctl_watch_shows_blocks_as_they_come(rig: Rig) -> None:
         while "block.accepted" not in kinds:
             kinds.add(json.loads(watching.stdout.readline())["kind"])
         watching.send_signal(signal.SIGINT)
-        watching.communicate(timeout=30)
+        watching.communicate(timeout=PATIENCE_S)
     assert watching.returncode == 0
 
 
@@ -228,7 +230,7 @@ def test_renewed_certificates_are_taken_up_without_losing_a_block(rig: Rig) -> N
     for side in SIDES:
         paths = pki.post_quantum[side]
         command = [BIN / "qkdd", "pki", "renew", paths.certificate, paths.key, "--ca", pki.directory / "pq-ca"]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert done.returncode == 0, done.stderr
     before = max(rig.accepted(side) for side in SIDES)
     handshakes = {side: rig.metric(side, "qkdd_peer_handshakes_total", result="ok") for side in SIDES}

@@ -24,6 +24,7 @@ from qkdd.telemetry.mqtt import MqttLine, tls_context
 from qkdd.telemetry.mqtt_config import MqttConfig
 from qkdd.telemetry.mqtt_messages import BODIES, Status, schemas
 from qkdd.telemetry.outbox import Outbox
+from qkdd.testing.patience import PATIENCE_S
 
 from .broker import Broker, Pki
 
@@ -92,7 +93,7 @@ async def observer(pki: Pki, broker: Broker) -> AsyncIterator[Callable[[int], An
         messages = aiter(client.messages)
 
         async def heard(count: int) -> list[tuple[str, bytes, bool]]:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 found = []
                 while len(found) < count:
                     message = await anext(messages)

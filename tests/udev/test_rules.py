@@ -11,6 +11,7 @@ import pytest
 
 from qkdd.device.facts import DriverFacts, Quality, Tier, Usb
 from qkdd.device.udev import hwdb, installed_facts, rules
+from qkdd.testing.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "udev/70-qkdd.rules"
@@ -180,7 +181,7 @@ def test_udev_gives_an_instrument_its_stable_name(in_place: None, tmp_path: Path
     description.write_text(DEVICES)
     path = f"/sys/devices/pci0000:00/{device}"
     command = ["umockdev-run", "-d", description, "--", "udevadm", "test", "--action=add", path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     said = done.stdout + done.stderr
     assert ("DEVLINKS=" in said) == bool(name), said
     if name:

@@ -27,7 +27,7 @@ from qkdd_native.correlation import LEAST_ORDER, MOST_ORDER, Correlation, highes
 from qkdd_native.status import Status, StatusError, check
 from qkdd_native.tags import Times
 
-_SURE = 6.0  # standard deviations from which a lag is judged before further frequencies are tried
+_SURE = 5.0  # standard deviations from which a lag is judged before further frequencies are tried; chance makes a few of them
 SURPRISE = 7.0  # decades of the probability that chance makes a lag look like this, below which a lag is confirmed
 # Pairs that a judgement looks at: first as few as tell a lag that the transform can find, then more where it is promising.
 # Of dense streams these cover too little time. A lag that chance cannot make in the transform is looked at for longer there: else
@@ -36,7 +36,7 @@ _FEW, _MANY = 4_000, 200_000
 _PLAIN, _MORE_PAIRS = 8.0, (1_000_000, 5_000_000)
 _PROMISING = 0.3  # decades below which more pairs are not looked at
 _MOST_PAIRS = 100 * _MANY  # in bursts; a stretch that is denser than this says nothing
-_LEAST_ORDER, _MOST_ORDER = 2, 6  # 4 to 64 slopes
+_LEAST_ORDER, _MOST_ORDER, _WIDEST_ORDER = 2, 6, 9  # 4 to 64, once 512 slopes
 _MOST_BINS = 1 << 15
 _workspaces = Workspaces(most=1 << 20)
 
@@ -50,11 +50,12 @@ class ClockLevel:
     tries: int
 
 
-# finds rho of about 0.009, 0.006, 0.003, 0.002
+# finds rho of about 0.009, 0.006, 0.004, 0.003, 0.002
 CLOCK_LEVELS = (
     ClockLevel(1 << 19, 2.0, 24),
     ClockLevel(1 << 20, 2.0, 32),
-    ClockLevel(1 << 22, 2.0, 64),
+    ClockLevel(1 << 21, 2.0, 48),
+    ClockLevel(1 << 22, 2.0, 96),
     ClockLevel(1 << 23, 2.0, 256),
 )
 
@@ -174,13 +175,20 @@ def _search(
                 candidate, rivals = waiting.pop(0), level.tries * (index + 1)
                 found = _judge(a, b, middle, candidate, half_step, resolution_ps, rivals, number)
                 if found is not None and hypotheses > 1:
-                    # a strong link shows at a wrong frequency too, by the part of its line that crosses the right ones
-                    candidate = replace(candidate, offset_ps=found.offset_ps, drift=0.0)
-                    wide = _judge(a, b, found.origin_ps, candidate, clock_error, resolution_ps, rivals, number)
-                    found = wide if wide is not None and wide.surprise > found.surprise else found
+                    found = _widened(a, b, found, clock_error, resolution_ps, rivals)
                 if found is not None:
                     return _sharpened(a, b, found, clock_error, resolution_ps)
     return None
+
+
+def _widened(
+    a: Times, b: Times, found: ClockFound, clock_error: float, resolution_ps: float, rivals: int
+) -> ClockFound:
+    """All frequencies: a strong link shows at a wrong one too, by the part of its line that crosses the right ones."""
+    lag = _Lag(found.offset_ps, 4 * found.offset_error_ps, 0.0, 0.0)
+    stretch = found.offset_error_ps / found.drift_error
+    wide = _closer(a, b, found.origin_ps, lag, clock_error, resolution_ps, rivals, found.level, stretch, _WIDEST_ORDER)
+    return wide if wide is not None and wide.surprise > found.surprise else found
 
 
 def _sharpened(a: Times, b: Times, found: ClockFound, clock_error: float, resolution_ps: float) -> ClockFound:
@@ -188,7 +196,6 @@ def _sharpened(a: Times, b: Times, found: ClockFound, clock_error: float, resolu
     if found.drift_error > clock_error:  # what was agreed is better than what was seen
         drift = min(max(found.drift, -clock_error), clock_error)
         found = replace(found, drift=drift, drift_error=min(found.drift_error, 2 * clock_error))
-    density = len(b) / float(b[-1] - b[0]) * len(a) / float(a[-1] - a[0])
     wanted = max(0.01 * clock_error, 1e-8)
     for _ in range(4):
         if found.offset_error_ps <= 10 * resolution_ps and found.drift_error <= wanted:
@@ -196,19 +203,23 @@ def _sharpened(a: Times, b: Times, found: ClockFound, clock_error: float, resolu
         lag = _Lag(found.offset_ps, 4 * found.offset_error_ps, found.drift, 0.0)
         error = max(min(2 * found.drift_error, 2 * clock_error), 1e-12)
         longest = 20 * found.offset_error_ps / error  # keeps 64 slopes within bins of the same width
-        enough = (
-            5 * resolution_ps / wanted
-        )  # of bins of twice the resolution; reading on would cost more than finding did
+        longest = min(longest, (_MANY + 1) / (_density(a, b) * lag.width_ps))
+        # with bins of twice the resolution; to read on would cost more than finding did
+        enough = 7 * resolution_ps / wanted
         closer = None
         for stretch in (min(longest, enough), longest):
-            pairs = int(min(density * lag.width_ps * stretch, _MANY)) + 1
-            closer = _closer(a, b, found.origin_ps, lag, error, resolution_ps, 1, found.level, pairs)
+            closer = _closer(a, b, found.origin_ps, lag, error, resolution_ps, 1, found.level, stretch)
             if closer is not None and closer.surprise >= SURPRISE:
                 break
         if closer is None or closer.surprise < SURPRISE or closer.drift_error > 0.8 * found.drift_error:
             break
         found = closer
     return found
+
+
+def _density(a: Times, b: Times) -> float:
+    """Chance pairs in a ps of time and a ps of difference."""
+    return len(b) / float(b[-1] - b[0]) * len(a) / max(float(a[-1] - a[0]), 1.0)
 
 
 def _between(times: Times, low: int, high: int) -> Times:
@@ -228,7 +239,8 @@ def _judge(
     few = 16 * resolution_ps * len(a) * len(b) / span_a + 6 * math.sqrt(len(a) * len(b) / cells)
     few = min(max(int(few), _FEW), _MANY)
     for pairs in (few, min(5 * few, _MANY), _MANY, *_MORE_PAIRS) if plain else (few, min(5 * few, _MANY), _MANY):
-        found = _closer(a, b, middle, lag, drift_error, resolution_ps, rivals, number, pairs)
+        stretch = pairs / (_density(a, b) * lag.width_ps)
+        found = _closer(a, b, middle, lag, drift_error, resolution_ps, rivals, number, stretch)
         if found is None or found.surprise >= SURPRISE or (found.surprise < _PROMISING and not plain):
             break
     return found if found is not None and found.surprise >= SURPRISE else None
@@ -243,9 +255,10 @@ def _closer(
     resolution_ps: float,
     rivals: int,
     number: int,
-    pairs: int,
+    stretch_ps: float,
+    most_order: int = _MOST_ORDER,
 ) -> ClockFound | None:
-    """The fullest line among about `pairs` pairs near the lag, in the middle of what both sides saw."""
+    """The fullest line among the pairs near the lag in a stretch in the middle of what both sides saw."""
     low = max(float(b[0]), float(a[0]) - lag.offset_ps)
     high = min(float(b[-1]), float(a[-1]) - lag.offset_ps)
     if high - low < 1000:
@@ -253,10 +266,8 @@ def _closer(
     centre = int((low + high) / 2)
     offset = lag.offset_ps + lag.drift * (centre - middle)
     middle = centre
-    duration = float(b[-1] - b[0])
-    density = len(b) / duration * len(a) / max(float(a[-1] - a[0]), 1.0) * lag.width_ps  # pairs a ps
-    span = min(high - low, pairs / density)
-    order = _MOST_ORDER
+    span = min(high - low, stretch_ps)
+    order = most_order
     fine = max(2 * resolution_ps, 2 * drift_error * span / ((1 << order) - 1), lag.width_ps / _MOST_BINS)
     while order > _LEAST_ORDER and 2 * drift_error * span < fine * ((1 << (order - 1)) - 1):
         order -= 1
@@ -301,4 +312,4 @@ def _closer(
     slope = found.slope * fine / (length * (segments - 1) / segments)
     at_first = delay + (found.place + 1 - bins / 2) * fine  # at the first segment's middle, lowest frequency taken off
     offset = at_first + lowest * (middle - start) + slope * (middle - start - length / (2 * segments))
-    return ClockFound(middle, offset, 3 * fine, lowest + slope, 2 * fine / length, surprise, number)
+    return ClockFound(middle, offset, 3 * fine, lowest + slope, 3 * fine / length, surprise, number)

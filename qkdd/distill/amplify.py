@@ -2,12 +2,14 @@
 
 key = first l bits + T times the other n - l, T an l by n - l Toeplitz matrix from n - 1 random bits. Two different inputs with
 equal rests never collide, others with probability 2^-l: universal_2, which is all that the leftover hash lemma asks for (S7.3;
-Hayashi, Tsurumaru, IEEE Trans. Inf. Theory 62 (2016) 2213; decision 0116). Alice draws the seed from the operating system's
-generator after both nodes registered all clicks of the block; it is public, and independent of everything before.
+Hayashi, Tsurumaru, IEEE Trans. Inf. Theory 62 (2016) 2213; decision 0116). Bob draws the seed from the operating system's
+generator after both nodes registered all clicks of the block; it is public, and independent of everything before. He draws it
+while he waits for alice's test subset, and says it when the keys are verified (decision 0222).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import numpy as np
@@ -16,7 +18,7 @@ from qkdd import kernels
 from qkdd.core.secret import Secret
 from qkdd.distill.messages import Amplified, AmplifySeed
 from qkdd.distill.packed import PackedBits, zero
-from qkdd.distill.wire import packed_of, receive
+from qkdd.distill.wire import bytes_of_size, packed_of, receive
 from qkdd.peer import PeerSession
 
 _WORTH_TWO_CORES = 1 << 22  # bits; below, starting a thread and cutting the seed cost what is won
@@ -52,12 +54,21 @@ def hashed(key: PackedBits, seed: bytes, length: int) -> bytearray:
         zero(rest)
 
 
-async def amplify(key: PackedBits, length: int, session: PeerSession, block: int) -> Secret:
-    """The secret key, `ceil(length / 8)` bytes. Both nodes seal before they use the seed."""
+def draw_seed(n: int) -> asyncio.Task[bytes]:
+    """Bob's seed for a key of n bits, drawn on a worker thread. Call it when the block's detections are registered, once a block;
+    cancel the task if it is not used."""
+    return asyncio.create_task(kernels.run(random_bits, n - 1))
+
+
+async def amplify(
+    key: PackedBits, length: int, session: PeerSession, block: int, drawn: asyncio.Task[bytes] | None = None
+) -> Secret:
+    """The secret key, `ceil(length / 8)` bytes. Both nodes seal before they use the seed. drawn: what `draw_seed` began for this
+    block on bob's node; None: he draws it now."""
     size = len(key) - 1
-    if session.role == "alice":
-        seed = await kernels.run(random_bits, size)
-        await session.send(AmplifySeed(block, seed))
+    if session.role == "bob":
+        seed = await (drawn or draw_seed(len(key)))
+        await session.send(AmplifySeed(block, bytes_of_size(seed, (size + 7) // 8, "amplification seed")))
         await receive(session, Amplified, block)
     else:
         message = await receive(session, AmplifySeed, block)

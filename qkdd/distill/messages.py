@@ -100,10 +100,10 @@ class Verdict(BlockMessage, frozen=True, tag="distill.verdict"):
 
 
 class AmplifySeed(BlockMessage, frozen=True, tag="distill.amplify-seed"):
-    """alice → bob: seed of the Toeplitz matrix, n - 1 bits (see `qkdd.distill.amplify`)."""
+    """bob → alice: seed of the Toeplitz matrix, n - 1 bits (see `qkdd.distill.amplify`)."""
 
     seed: bytes
 
 
 class Amplified(BlockMessage, frozen=True, tag="distill.amplified"):
-    """bob → alice: the seed arrived whole."""
+    """alice → bob: the seed arrived whole."""

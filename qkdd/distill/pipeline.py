@@ -7,8 +7,10 @@ error comes out.
 
 from __future__ import annotations
 
+import asyncio
+
 from qkdd.distill.agree import NO_KEY, accept, propose
-from qkdd.distill.amplify import amplify
+from qkdd.distill.amplify import amplify, draw_seed
 from qkdd.distill.blocks import DistilledBlock, SiftedBlock
 from qkdd.distill.config import DistillConfig
 from qkdd.distill.errors import PlanMismatch
@@ -28,6 +30,7 @@ async def distil(block: SiftedBlock, plan: BlockPlan, session: PeerSession, conf
     block is used up in any case: its bits are zeroed.
     """
     held: list[PackedBits] = []
+    seed: asyncio.Task[bytes] | None = None
     try:
         if len(block) != plan.m:
             raise PlanMismatch(f"the plan is for {plan.m} sifted bits, the block has {len(block)}", field="m")
@@ -35,6 +38,8 @@ async def distil(block: SiftedBlock, plan: BlockPlan, session: PeerSession, conf
             await propose(plan, session, block.number)
         else:
             plan = await accept(plan, config, session, block.number)
+            if not plan.refusal:
+                seed = draw_seed(plan.n)
         opened = await estimate(block, plan, session)
         held.append(opened.key)
         if plan.refusal:
@@ -48,8 +53,10 @@ async def distil(block: SiftedBlock, plan: BlockPlan, session: PeerSession, conf
         corrected = await reconcile(opened.key, opened.errors, plan, session, block.number)
         held.append(corrected.key)
         await verify(corrected.key, session, block.number)
-        key = await amplify(corrected.key, plan.length, session, block.number)
+        key = await amplify(corrected.key, plan.length, session, block.number, seed)
     finally:
+        if seed is not None:
+            seed.cancel()
         block.wipe()
         for bits in held:
             bits.wipe()

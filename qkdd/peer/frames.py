@@ -132,10 +132,10 @@ def tag_of(kind: type[Message]) -> str:
     return tag
 
 
-def encode_message(message: Message) -> bytes:
-    """Body of a MESSAGE frame: length of the tag, tag, msgpack array."""
+def encode_message(message: Message) -> tuple[bytes, bytes]:
+    """Body of a MESSAGE frame in two parts, which may be megabytes: length of the tag and tag; msgpack array."""
     tag = tag_of(type(message)).encode()
-    return bytes([len(tag)]) + tag + msgspec.msgpack.encode(message)
+    return bytes([len(tag)]) + tag, msgspec.msgpack.encode(message)
 
 
 def message_tag(body: bytes) -> str:

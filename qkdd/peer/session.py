@@ -39,6 +39,7 @@ from qkdd.peer.wire import Connection
 _INBOX_LIMIT = (
     256 << 20
 )  # unread bytes; the protocol is in lock-step, so more than a block's worth is an attack or a defect
+_SMALL = 4096  # bytes of a body that is joined with its header: one piece of hashing instead of several
 _CODE = re.compile(r"^QKD(-[A-Z0-9]+){2,8}$")
 _log = log.get("peer")
 
@@ -149,7 +150,7 @@ class Session:
 
     async def send(self, message: Message) -> None:
         self._check()
-        self._send(FrameType.MESSAGE, frames.encode_message(message))
+        self._send(FrameType.MESSAGE, *frames.encode_message(message))
         await self._out.wire.drain()
         self._check()
 
@@ -247,15 +248,17 @@ class Session:
         if self._failure is not None:
             raise self._failure
 
-    def _send(self, kind: FrameType, body: bytes) -> None:
-        head = frames.header(kind, self._sent_count, len(body))
+    def _send(self, kind: FrameType, *body: bytes) -> None:
+        size = sum(map(len, body))
+        head = frames.header(kind, self._sent_count, size)
         self._sent_count += 1
-        self._auth.sent(head, body)
-        self._write(head, body)
+        parts = (head, *body) if size > _SMALL else (b"".join((head, *body)),)
+        self._auth.sent(*parts)
+        self._write(*parts)
 
-    def _write(self, head: bytes, body: bytes) -> None:
-        self._traffic[0] += len(head) + len(body)
-        self._out.wire.write(head, body)
+    def _write(self, *parts: bytes) -> None:
+        self._traffic[0] += sum(map(len, parts))
+        self._out.wire.write(*parts)
 
     def _take_over(self, connection: Connection) -> None:
         connection.take_over(

@@ -281,8 +281,11 @@ class TlsObject:
     def _push(self) -> None:
         while True:
             try:
-                self._outgoing.write(self.connection.bio_read(_READ_CHUNK))
+                data = self.connection.bio_read(_READ_CHUNK)
             except SSL.WantReadError:
+                return
+            self._outgoing.write(data)
+            if len(data) < _READ_CHUNK:  # a memory BIO gives all that it has: asking again would be an exception
                 return
 
     def _fail(self, error: SSL.Error, *, tell: bool = True) -> ssl.SSLError:

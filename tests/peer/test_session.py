@@ -148,7 +148,9 @@ def test_roles_names_and_links_must_fit() -> None:
     run(main)
 
 
-@pytest.mark.parametrize(("low", "high"), [(2, 3), (0, 0)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(hello.PROTOCOL_MAX + 1, hello.PROTOCOL_MAX + 2), (0, hello.PROTOCOL_MIN - 1)]
+)
 def test_another_protocol_version(monkeypatch: pytest.MonkeyPatch, low: int, high: int) -> None:
     async def main() -> None:
         true_encode = hello.encode

@@ -52,9 +52,13 @@ class FrameType(IntEnum):
     SEAL = 17
     ABORT = 18
 
-    @property
-    def channel(self) -> Channel:
-        return Channel.CONTROL if self < FrameType.MESSAGE else Channel.DATA
+    channel: Channel
+    limit: int  # bytes of a body
+
+    def __init__(self, number: int) -> None:
+        # kept in the members: looked up for every frame, and an enumeration's own comparisons are slow
+        self.channel = Channel.CONTROL if number < 16 else Channel.DATA
+        self.limit = CONTROL_LIMIT if number < 16 else DATA_LIMIT
 
 
 class Frame(NamedTuple):
@@ -68,9 +72,8 @@ class Frame(NamedTuple):
 
 def header(kind: FrameType, sequence: int, length: int) -> bytes:
     """Header of a frame to be sent. Raises ProtocolError when the body is longer than the channel allows."""
-    limit = DATA_LIMIT if kind.channel is Channel.DATA else CONTROL_LIMIT
-    if length > limit:
-        raise ProtocolError(f"a {kind.name} frame of {length} bytes exceeds the limit of {limit}")
+    if length > kind.limit:
+        raise ProtocolError(f"a {kind.name} frame of {length} bytes exceeds the limit of {kind.limit}")
     return HEADER.pack(MAGIC, FORMAT, kind.channel, kind, length, sequence)
 
 
@@ -115,9 +118,8 @@ class FrameDecoder:
             raise FrameGarbage(f"a frame of unknown type {number} arrived") from None
         if channel != kind.channel:
             raise FrameGarbage(f"a {kind.name} frame arrived on channel {channel}")
-        limit = DATA_LIMIT if kind.channel is Channel.DATA else CONTROL_LIMIT
-        if length > limit:
-            raise FrameGarbage(f"a {kind.name} frame of {length} bytes was announced, the limit is {limit}")
+        if length > kind.limit:
+            raise FrameGarbage(f"a {kind.name} frame of {length} bytes was announced, the limit is {kind.limit}")
         return kind, length, sequence
 
 

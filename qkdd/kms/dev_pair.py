@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import socket
 import stat
 import uuid
 from pathlib import Path
@@ -20,6 +19,7 @@ import msgspec
 from qkdd.core import log, units
 from qkdd.core.clock import Clock, SystemClock
 from qkdd.core.errors import ConfigError, InternalError, QkddError
+from qkdd.core.ports import free_ports
 from qkdd.core.secret import Secret
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.errors import PeerKmsDown
@@ -67,7 +67,7 @@ class DevPair:
         self.directory = directory.absolute()
         self._clock: Clock = clock or SystemClock()
         count = len(SITES) * len(_LISTENERS)
-        numbers = list(range(port, port + count)) if port else _free_ports(count)
+        numbers = list(range(port, port + count)) if port else free_ports(count)
         self.ports = {
             site: dict(zip(_LISTENERS, numbers[i * len(_LISTENERS) :], strict=False)) for i, site in enumerate(SITES)
         }
@@ -212,14 +212,3 @@ class DevPair:
                     await there.ingest("synthetic", chunk_id, _LINK, index, Secret(material), about)
         for service in services.values():
             await service.sync_once()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

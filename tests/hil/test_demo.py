@@ -19,13 +19,14 @@ from qkdd_hil.demo.children import ChildEnded, Children
 from qkdd_hil.demo.figures import Block, Delivery, Figures, schema, summarize
 from qkdd_hil.demo.intensities import Sample
 from qkdd_hil.demo.intensities import read as read_intensities
-from qkdd_hil.demo.layout import Layout, free_ports
+from qkdd_hil.demo.layout import Layout
 from qkdd_hil.demo.options import Options
 from qkdd_hil.demo.run import Demo, DemoFailed, guarded
 from qkdd_hil.demo.variants import choose
 
 from qkdd.control.config import ControlConfig
 from qkdd.core import config as configuration
+from qkdd.core.ports import free_ports
 from qkdd.core.units import dec_hook
 from qkdd.device.config import DeviceConfig
 from qkdd.keys.config import KeysConfig

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from qkdd_hil.demo.ports import free_ports
 from qkdd_hil.rig.relay import Relay
 
+from qkdd.core.ports import free_ports
 from qkdd.testing.patience import PATIENCE_S
 
 

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import json
-import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,18 +16,13 @@ import aiohttp
 import msgspec
 
 from qkdd.core import units
+from qkdd.core.ports import free_port
 from qkdd.kms.config import KmsConfig
 from qkdd.kms.server import KmsServer
 from qkdd.peer.pki_demo import CredentialPaths, DemoPki
 from qkdd.peer.tls import TlsProfile, client_context
 
 SITES = ("alice", "bob")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listener(paths: CredentialPaths, listen: str) -> dict[str, Any]:

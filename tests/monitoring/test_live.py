@@ -7,7 +7,6 @@ import re
 import runpy
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from qkdd.core.ports import free_port
 from qkdd.peer.pki_demo import demo_pki
 from qkdd.testing.patience import PATIENCE_S
 
@@ -36,12 +36,6 @@ pytestmark = [
         reason="prometheus and prometheus-alertmanager (Debian packages) are not installed",
     ),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:

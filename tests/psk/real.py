@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from qkdd.core.ports import free_port
 from qkdd.core.sealing import create_master_key
 from qkdd.kms.dev_pair import DevPair
 from qkdd.kms.server import KmsServer
@@ -36,12 +36,6 @@ def missing(*programs: str) -> str:
         return "there is no /dev/net/tun"
     probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
     return "" if probe.returncode == 0 else "the kernel gives no network namespaces"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run(*command: str, check: bool = True, data: str | None = None) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from qkdd.core.ports import free_ports
 from qkdd.peer.authority import Authority
 from qkdd.peer.pki_demo import CredentialPaths, DemoPki, demo_pki
 from qkdd_hil.campaign.lines import Line
@@ -66,14 +65,6 @@ class Replica:
     ended: list[str] = field(default_factory=list)  # what it said when it ended by itself
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((_HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 class Sites:
     """Everything of a campaign that runs. Use as an async context manager; leaving ends every process."""
 
@@ -88,7 +79,7 @@ class Sites:
         self._children = Children(folder / "logs")
         self._keepers: list[asyncio.Task[None]] = []
         self._ports = {
-            site: [dict(zip(PLANES, _free_ports(len(PLANES)), strict=True)) for _ in range(options.replicas)]
+            site: [dict(zip(PLANES, free_ports(len(PLANES)), strict=True)) for _ in range(options.replicas)]
             for site in SITES
         }
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qkdd.core.ports import free_ports
 from qkdd.peer.pki import CredentialPaths, DemoPki, demo_pki
 from qkdd_hil.demo import toml
 from qkdd_hil.demo.options import Options
-from qkdd_hil.demo.ports import free_ports
 from qkdd_hil.demo.variants import choose
 from qkdd_hil.demo.variants.base import SIDES
 

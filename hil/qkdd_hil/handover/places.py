@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from qkdd.core.ports import free_port
 from qkdd.keys import KeysConfig
 from qkdd.keys.sinks.config import ExecSink, FileSink, KmipSink, Pkcs11Sink, VaultSink
 from qkdd.peer.pki_demo import DemoPki
@@ -26,12 +27,6 @@ _START = 30.0  # s for a server to answer
 
 class NotHere(Exception):
     """The program for a place is not installed; the text says which and how it would be found."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import msgspec
 from qkdd.core import units
 from qkdd.core.clock import SystemClock
 from qkdd.core.counters import RecordingMeter
+from qkdd.core.ports import free_port
 from qkdd.core.sealing import create_master_key, load_master_key
 from qkdd.core.secret import Secret
 from qkdd.keys import HandOver, KeysConfig, MaskPool, Spool, node_store, tls_profile
@@ -26,7 +27,6 @@ from qkdd.kms.config import KmsConfig
 from qkdd.kms.server import KmsServer
 from qkdd.peer.pki_demo import CredentialPaths, DemoPki
 from qkdd.peer.tls import TlsProfile, client_context
-from qkdd_hil.handover.places import free_port
 
 SITES = ("alice", "bob")
 KEY_BYTES = 32

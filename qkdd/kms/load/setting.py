@@ -8,18 +8,17 @@ import io
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 import uuid
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from qkdd.core.errors import InternalError
+from qkdd.core.ports import free_ports
 from qkdd.peer.authority import Authority
 from qkdd.peer.pki_demo import CredentialPaths, DemoPki, demo_pki
 from qkdd.peer.tls import TlsProfile, client_context
@@ -30,14 +29,6 @@ _PLANES = ("node_plane", "kms_plane", "sae.classical", "bare")
 _START = 120.0  # s until a process listens
 _CHUNK = 65_536  # bytes
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def _inline(value: Any) -> str:
@@ -59,7 +50,7 @@ class Setting:
     def __init__(self, folder: Path, saes: int, certified: int) -> None:
         self.folder, self.saes, self.certified = folder, saes, certified
         self.pki: DemoPki = demo_pki(folder / "pki")
-        self.ports = {site: dict(zip(_PLANES, _free_ports(len(_PLANES)), strict=True)) for site in SITES}
+        self.ports = {site: dict(zip(_PLANES, free_ports(len(_PLANES)), strict=True)) for site in SITES}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._credentials: dict[str, CredentialPaths] = {}
         self._sessions: dict[str, aiohttp.ClientSession] = {}

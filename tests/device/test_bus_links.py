@@ -34,6 +34,7 @@ from qkdd.device.transport import (
 )
 from qkdd.testing.clock import FakeClock
 from qkdd.testing.leaks import no_leaks, no_leaks_async
+from qkdd.testing.patience import PATIENCE_S, until_async
 from qkdd.testing.replay import DeadLink, ReplayLink
 
 
@@ -80,11 +81,11 @@ def test_calls_run_one_at_a_time_and_urgent_ones_go_first() -> None:
         await line.open()
         order: list[str] = []
         go = threading.Event()
-        first = asyncio.create_task(line.run("a", lambda _: (go.wait(5), order.append("a")), 6.0))
+        first = asyncio.create_task(line.run("a", lambda _: (go.wait(PATIENCE_S), order.append("a")), PATIENCE_S))
         await asyncio.sleep(0.01)
-        others = [asyncio.create_task(line.run(n, lambda _, n=n: order.append(n), 1.0)) for n in ("b", "c")]
+        others = [asyncio.create_task(line.run(n, lambda _, n=n: order.append(n), PATIENCE_S)) for n in ("b", "c")]
         await asyncio.sleep(0.01)
-        ping = asyncio.create_task(line.run("ping", lambda _: order.append("ping"), 1.0, urgent=True))
+        ping = asyncio.create_task(line.run("ping", lambda _: order.append("ping"), PATIENCE_S, urgent=True))
         await asyncio.sleep(0.01)
         go.set()
         await asyncio.gather(first, *others, ping)
@@ -102,15 +103,15 @@ def test_a_cancelled_call_that_waits_is_dropped_and_one_that_runs_is_finished() 
             await line.open()
             done: list[str] = []
             go = threading.Event()
-            running = asyncio.create_task(line.run("a", lambda _: (go.wait(5), done.append("a")), 6.0))
+            running = asyncio.create_task(line.run("a", lambda _: (go.wait(PATIENCE_S), done.append("a")), PATIENCE_S))
             await asyncio.sleep(0.01)
-            waiting = asyncio.create_task(line.run("b", lambda _: done.append("b"), 1.0))
+            waiting = asyncio.create_task(line.run("b", lambda _: done.append("b"), PATIENCE_S))
             await asyncio.sleep(0.01)
             running.cancel()
             waiting.cancel()
             await asyncio.gather(running, waiting, return_exceptions=True)
             go.set()
-            await line.run("c", lambda _: done.append("c"), 1.0)
+            await line.run("c", lambda _: done.append("c"), PATIENCE_S)
             assert done == ["a", "c"]
             await line.close()
 
@@ -123,9 +124,10 @@ def test_a_call_that_hangs_costs_the_bus_but_not_the_daemon() -> None:
         line = bus(ReplayLink([]), clock)
         await line.open()
         go = threading.Event()
-        hanging = asyncio.create_task(line.run("hang", lambda _: go.wait(20), 1.0))
+        hangs = threading.Event()
+        hanging = asyncio.create_task(line.run("hang", lambda _: (hangs.set(), go.wait(PATIENCE_S)), 1.0))
         queued = asyncio.create_task(line.run("next", lambda _: None, 1.0))
-        await asyncio.sleep(0.02)
+        await until_async(hangs.is_set, "the call has begun")
         await clock.advance(10.0)
         with pytest.raises(errors.DeviceTimeout, match="hangs"):
             await hanging

@@ -21,6 +21,7 @@ from qkdd.device import DeviceConfig, Driver, Field, Limits, bus_keys, check_dev
 from qkdd.device.facts import Firmware
 from qkdd.testing.clock import FakeClock
 from qkdd.testing.leaks import no_leaks
+from qkdd.testing.patience import PATIENCE_S, until_async
 from qkdd.testing.replay import DeadLink
 
 _spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
@@ -193,7 +194,10 @@ def test_cancelled_while_closing_every_line_is_closed_all_the_same() -> None:
         def open(self, timeout: float) -> None: ...
 
         def close(self) -> None:
-            threading.Event().wait(0.2)
+            closes.set()
+            go_on.wait(PATIENCE_S)
+
+    closes, go_on = threading.Event(), threading.Event()
 
     class Two(toy.Toy):  # type: ignore[misc, name-defined]
         """Two lines."""
@@ -203,8 +207,10 @@ def test_cancelled_while_closing_every_line_is_closed_all_the_same() -> None:
         driver = Two("d", DeviceConfig(driver="d", port="x"), links, SystemClock(), RecordingMeter())
         await driver.open()
         closing = asyncio.ensure_future(driver.close())
-        await asyncio.sleep(0.05)
+        await until_async(closes.is_set, "a line is being closed")
         closing.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await closing
         assert not any(bus.is_open for bus in driver.buses)

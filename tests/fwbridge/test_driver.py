@@ -25,7 +25,7 @@ from qkdd.core.counters import RecordingMeter
 from qkdd.device import DeviceConfig, errors
 from qkdd.device.roles import FirmwareTarget, PreparedSymbols, SymbolSource
 from qkdd.device.usb_link import UsbBulkLink
-from qkdd.testing.patience import PATIENCE_S
+from qkdd.testing.patience import PATIENCE_S, until_async
 
 from .boards import signed
 
@@ -111,7 +111,7 @@ def test_on_demand_gives_the_asked_slots() -> None:
             await driver.set("pulse_rate", 200e3)
             await driver.set("laser", True)
             await driver.start_symbols(on_demand=True)
-            await asyncio.sleep(0.2)
+            await until_async(lambda: len(sent) >= 15_000, "so many pulses are sent")
             slots = np.sort(np.random.default_rng(1).choice(15_000, 400, replace=False)).astype(np.int64)
             answer = await driver.ask_symbols(slots)
             assert answer.here.all()

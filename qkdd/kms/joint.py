@@ -88,7 +88,10 @@ class JointDraws:
         if peer not in self._pumps:
             self._pumps[peer] = asyncio.create_task(self._pump(peer))
         joint = await one.done
-        return joint if joint is not None else await self._alone(peer, Allocation(b"", *line, amount, ()))
+        if joint is None:
+            return await self._alone(peer, Allocation(b"", *line, amount, ()))
+        await self._receipts.drawn(joint)
+        return joint
 
     def end_leases(self) -> None:
         """Nothing is given out any more of what was drawn ahead."""
@@ -156,7 +159,7 @@ class JointDraws:
         wanted = [Allocation(secrets.token_bytes(12), *one.line, one.amount, ()) for one in joints]
         ahead = [0] * len(joints)
         if self._leasing:
-            ahead = [min(self._demand.ahead(one.line), MOST - one.amount) for one in joints]
+            ahead = [self._ahead(one) for one in joints]
         expected = [sum(slave in here for slave in one.slaves) for one in wanted]
         reserved = await self._site.run(
             together.reserve,
@@ -187,13 +190,8 @@ class JointDraws:
             if recorded:
                 texts = await self._site.run(together.deliver, self._site.sealer, [one for _, one in recorded])
                 pending -= {one.id for _, one in recorded}
-                given = []
                 for (joint, one), (text, origin) in zip(recorded, texts, strict=True):
-                    given.append(self._share(joint, one, text, origin, lease=revoked == self._revoked))
-                await self._receipts.drawn(*(batch for batches in given for _, batch in batches))
-                for member, batch in (pair for batches in given for pair in batches):
-                    if not member.done.done():
-                        member.done.set_result(batch)
+                    self._share(peer, joint, one, text, origin, lease=revoked == self._revoked)
         finally:
             if pending:
                 await self._abandon(list(pending))
@@ -207,20 +205,36 @@ class JointDraws:
                     member.done.set_result(None)
 
     def _share(
-        self, joint: _Joint, allocation: Allocation, text: bytes, origin: Origin, *, lease: bool
-    ) -> list[tuple[_Waiting, KeyBatch]]:
-        """Who gets which keys; the rest becomes the pair's lease."""
+        self, peer: str, joint: _Joint, allocation: Allocation, text: bytes, origin: Origin, *, lease: bool
+    ) -> None:
+        """Each gets its keys; the rest becomes the pair's lease."""
         whole = Lease(allocation, origin, bytearray(text), 0, self._site.clock.monotonic())
-        given = [(member, whole.take(member.amount, self._site.synthetic)) for member in joint.members]
+        for member in joint.members:
+            _answer(member, whole.take(member.amount, self._site.synthetic))
         if whole.left:
             earlier = self._leases.pop(joint.line, None)
             if earlier is not None:
                 self._end(earlier)
             if lease and not self._site.zeroised:
                 self._leases[joint.line] = whole
+                self._from_lease(peer, joint.line, whole)
             else:
                 self._end(whole)
-        return given
+
+    def _from_lease(self, peer: str, line: Line, lease: Lease) -> None:
+        """Requests that came in the meantime wait no longer."""
+        waiting = []
+        for of_line, one in self._waiting[peer]:
+            if of_line == line and one.amount <= lease.left and not one.done.done():
+                _answer(one, lease.take(one.amount, self._site.synthetic))
+            else:
+                waiting.append((of_line, one))
+        self._waiting[peer] = waiting
+
+    def _ahead(self, joint: _Joint) -> int:
+        """Keys for whole requests like these."""
+        ahead = min(self._demand.ahead(joint.line), MOST - joint.amount)
+        return ahead - ahead % joint.members[0].amount
 
 
 def _join(waiting: list[tuple[Line, _Waiting]]) -> list[_Joint]:
@@ -236,3 +250,9 @@ def _join(waiting: list[tuple[Line, _Waiting]]) -> list[_Joint]:
         joint.members.append(one)
         joint.amount += one.amount
     return [*full, *joints.values()]
+
+
+def _answer(one: _Waiting, batch: KeyBatch) -> None:
+    """A request that was given up gets none of it, and nobody else does."""
+    if not one.done.done():
+        one.done.set_result(batch)

@@ -16,9 +16,10 @@ from qkdd.kms.batch import KeyBatch
 
 LIFETIME = 1.0  # s
 MOST = 4096  # keys in one draw
-_AHEAD = 0.25  # s of the present rate
+_AHEAD = 0.1  # s of the present rate
 _BUSY = 256  # keys that a pair was given before anything is drawn ahead for it
-_SHARE = 16  # at most one key in so many is drawn ahead and given to nobody
+_GROWTH = 4  # at most one key is drawn ahead for so many that the pair was given
+_SHARE = 16  # nothing is drawn ahead while more than one key in so many was given to nobody
 _KNOWN = 16_384  # lines whose demand is remembered
 
 
@@ -102,7 +103,7 @@ class Demand:
     def ahead(self, line: Line) -> int:
         """How many keys more to draw now than were asked for."""
         asked = self._asked.get(line)
-        if asked is None or asked.keys < _BUSY:
+        if asked is None or asked.keys < _BUSY or asked.unused * _SHARE > asked.keys:
             return 0
         passed = max(self._monotonic() - asked.second, LIFETIME / 10)
-        return max(0, min(asked.keys // _SHARE - asked.unused, int(_AHEAD * max(asked.rate, asked.now / passed))))
+        return min(asked.keys // _GROWTH, int(_AHEAD * max(asked.rate, asked.now / passed)))

@@ -26,6 +26,7 @@ from qkdd.distill.wire import Bits, bits_from, receive
 from qkdd.peer import PeerSession
 
 ITERATIONS = 80
+_PORTION = 32  # frames whose syndromes share a message
 DITHERS = 6  # further attempts on a frame for which no further rows fit the budget: they disclose nothing
 # Standard deviations of the test sample's error rate that the first message of a punctured frame allows for, of a plain one, and
 # of a punctured frame that is opened.
@@ -93,9 +94,14 @@ class Correction:
         self.parities += self.cost(round_) - _answer_bits(len(self.open))
         self.rounds += 1
 
-    def say(self, round_: int) -> Bits:
-        """What alice sends in this round: syndrome bits or opened private bits of all open frames one after the other."""
-        return np.concatenate([self._say(i, round_) for i in self.open])
+    @property
+    def portions(self) -> list[list[int]]:
+        """The open frames as they share messages."""
+        return [self.open[i : i + _PORTION] for i in range(0, len(self.open), _PORTION)]
+
+    def say(self, round_: int, frames: list[int]) -> Bits:
+        """What alice sends of these open frames in this round: syndrome bits or opened private bits one after the other."""
+        return np.concatenate([self._say(i, round_) for i in frames])
 
     def _say(self, index: int, round_: int) -> Bits:
         frame = self.parts.frame(index)
@@ -114,10 +120,10 @@ class Correction:
         finally:
             mine.fill(0)
 
-    def take(self, theirs: Bits, round_: int) -> None:
-        """Alice's bits of this round."""
+    def take(self, theirs: Bits, round_: int, frames: list[int]) -> None:
+        """Alice's bits of this round for these frames."""
         at = 0
-        for index in self.open:
+        for index in frames:
             frame = self.parts.frame(index)
             size = frame.sent_bits(round_)
             part = theirs[at : at + size]
@@ -197,8 +203,9 @@ async def correct(key: Bits, test_errors: int, plan: BlockPlan, session: PeerSes
 
 
 async def _ask(work: Correction, round_: int, session: PeerSession, block: int) -> None:
-    mine = await kernels.run(work.say, round_)
-    await session.send(Syndromes(block, round_, kernels.pack_bits(mine)))
+    for portion in work.portions:
+        mine = await kernels.run(work.say, round_, portion)
+        await session.send(Syndromes(block, round_, kernels.pack_bits(mine)))
     answer = await receive(session, Decoded, block)
     _same_round(answer.round, round_)
     if not work.errors <= answer.errors <= work.key.size:
@@ -208,10 +215,7 @@ async def _ask(work: Correction, round_: int, session: PeerSession, block: int) 
 
 
 async def _answer(work: Correction, round_: int, budget: int, session: PeerSession, block: int) -> None:
-    message = await receive(session, Syndromes, block)
-    _same_round(message.round, round_)
-    size = sum(work.parts.frame(i).sent_bits(round_) for i in work.open)
-    work.take(bits_from(message.bits, size, "syndromes"), round_)
+    """Frames are decoded while alice makes the syndromes of the next portion."""
     cores = asyncio.Semaphore(os.cpu_count() or 1)
     dithers = DITHERS if work.last(round_, budget) else 0
 
@@ -219,7 +223,18 @@ async def _answer(work: Correction, round_: int, budget: int, session: PeerSessi
         async with cores:
             return await kernels.run(work.correct, index, round_, dithers)
 
-    found = await asyncio.gather(*(one(index) for index in work.open))
+    decoding: list[asyncio.Task[int | None]] = []
+    try:
+        for portion in work.portions:
+            message = await receive(session, Syndromes, block)
+            _same_round(message.round, round_)
+            size = sum(work.parts.frame(i).sent_bits(round_) for i in portion)
+            work.take(bits_from(message.bits, size, "syndromes"), round_, portion)
+            decoding += [asyncio.create_task(one(index)) for index in portion]
+        found = await asyncio.gather(*decoding)
+    finally:
+        for task in decoding:
+            task.cancel()
     work.errors += sum(count or 0 for count in found)
     failed = np.array([count is None for count in found], np.uint8)
     await session.send(Decoded(block, round_, kernels.pack_bits(failed), work.errors))

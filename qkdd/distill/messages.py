@@ -71,8 +71,8 @@ class Parities(BlockMessage, frozen=True, tag="distill.parities"):
 
 
 class Syndromes(BlockMessage, frozen=True, tag="distill.syndromes"):
-    """alice → bob: in round 0 the syndromes of all LDPC frames in their order, later, of the frames that failed, private bits of
-    punctured positions or the syndromes of more rows."""
+    """alice → bob, up to 32 LDPC frames a message: in round 0 the syndromes of all frames in their order, later, of those that
+    failed, private bits of punctured positions or the syndromes of more rows."""
 
     round: int
     bits: bytes

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qkdd import kernels
-from qkdd.distill import DistillConfig, DistilledBlock, Distiller, plan_block
+from qkdd.distill import DistillConfig, DistilledBlock, Distiller, ldpc, plan_block
 from qkdd.distill.errors import LeakExceeded, NoLength
 from qkdd.distill.layout import COUNT_BITS, ROUNDS, blind_layout, cut, frame_code, layout, ldpc_leak
 from qkdd.distill.ldpc import Correction, first_layout
@@ -46,20 +46,40 @@ def test_a_block_gives_the_planned_key_and_most_of_what_cascade_doubles() -> Non
     assert a.f_sec == b.f_sec <= 1.45
 
 
-@pytest.mark.parametrize("m", [15_000, 60_000, 330_000])
-def test_leak_is_every_key_dependent_bit_on_the_wire(m: int) -> None:
+@pytest.mark.parametrize(("m", "portion"), [(15_000, 32), (60_000, 32), (330_000, 2)])
+def test_leak_is_every_key_dependent_bit_on_the_wire(m: int, portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ldpc, "_PORTION", portion)
     config = DistillConfig(reconciler="ldpc", ldpc_frame=65_536)
     a, b, there, back = run_pair(m, 0.03, 0.036, config)
     a, b = both((a, b, there, back))
     asked = [m for m in there.sent if isinstance(m, Syndromes)]
     answers = [m for m in back.sent if isinstance(m, Decoded)]
-    assert len(asked) == len(answers) == a.rounds
+    assert len(answers) == a.rounds
     frames = first_layout(a.test_errors, plan_block(m, 0.036, config)).frames
+    assert sum(message.round == 0 for message in asked) == -(-frames // portion)
     # every code's syndrome is whole bytes; bob's map has one bit an open frame and its padding is checked to be zero
     sent = sum(8 * len(m.bits) for m in asked) + sum(COUNT_BITS for _ in answers)
     assert sent + frames + 1 <= a.leak <= sent + frames * len(answers) + 1
     assert a.leak == b.leak <= a.leak_budget
     assert not any(isinstance(m, Parities) for m in there.sent + back.sent)
+
+
+def test_a_portion_that_does_not_fit_costs_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of three, while frames of the first are decoded."""
+    monkeypatch.setattr(ldpc, "_PORTION", 2)
+    seen: list[Syndromes] = []
+
+    def tamper(_: str, __: int, message: Message) -> Message:
+        if isinstance(message, Syndromes):
+            seen.append(message)
+            if len(seen) == 2:
+                return msgspec.structs.replace(message, bits=message.bits[:-1])
+        return message
+
+    config = DistillConfig(reconciler="ldpc", ldpc_frame=65_536)
+    a, b, _, _ = run_pair(330_000, 0.03, 0.036, config, tamper=tamper, authentic=False)
+    assert getattr(b, "code", None) == "QKD-BLK-MALFORMED"
+    assert getattr(a, "peer_code", None) == "QKD-BLK-MALFORMED"
 
 
 @settings(max_examples=40, deadline=None)
@@ -250,7 +270,7 @@ def test_private_bits_are_fresh_and_forgotten() -> None:
     plan = correction_plan(150_000, (900, 30_000), 0.05, LDPC, "bb84-2decoy/vl")
     key = np.zeros(150_000, np.uint8)
     one, two = (Correction(key.copy(), first_layout(900, plan)) for _ in range(2))
-    assert (one.say(0) != two.say(0)).any()
+    assert (one.say(0, one.open) != two.say(0, two.open)).any()
     kept = list(one._private.values())
     assert any(bits.any() for bits in kept)
     one.wipe()
@@ -306,7 +326,7 @@ def test_a_frame_without_further_rows_is_tried_from_other_starting_points() -> N
     errors = (np.random.default_rng(96).random(plan.n) < 0.0165).astype(np.uint8)
     key = np.random.default_rng(1).integers(0, 2, plan.n, np.uint8)
     work = Correction(key ^ errors, first_layout(60, plan))
-    work.take(Correction(key, work.parts).say(0), 0)
+    work.take(Correction(key, work.parts).say(0, work.open), 0, work.open)
     assert work.last(ROUNDS, plan.leak_budget)
     assert work.correct(0, 0) is None
     assert work.correct(0, 0, 6) == errors.sum()

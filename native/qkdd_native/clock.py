@@ -1,9 +1,9 @@
 """Search of a clock: offset and frequency of one tag stream on another, from the tags alone.
 
-Both streams are counted in n cells and correlated by real Fourier transforms of length n. With C pairs a second in clicks of Sa
+Both streams are counted in n cells and correlated (`Correlation`). With C pairs a second in clicks of Sa
 and Sb a second the true lag stands rho·sqrt(n·overlap) standard deviations above the others, rho = C/sqrt(Sa·Sb), whatever the
 rates and the stretch are: so the cost of a level depends on the wanted rho and little else. A clock off by 5 ppm smears the peak
-over more than a cell only from n = 10^5 on; beyond, frequencies are tried, bob's times stretched. The highest lags of all of
+over more than a cell only from n = 10^5 on; beyond, frequencies are tried, bob's counts stretched. The highest lags of all of
 them, true or chance, are then judged one by one at a resolution of nanoseconds, which costs less than a transform:
 the pairs near a lag in 2^k pieces of a short stretch, summed along all slopes at once (`qkdd_clock_peak`). There the true one
 stands out by its Poisson surprise.
@@ -36,8 +36,9 @@ _FEW, _MANY = 4_000, 200_000
 _PLAIN, _MORE_PAIRS = 8.0, (1_000_000, 5_000_000)
 _PROMISING = 0.3  # decades below which more pairs are not looked at
 _MOST_PAIRS = 100 * _MANY  # in bursts; a stretch that is denser than this says nothing
-_LEAST_ORDER, _MOST_ORDER, _WIDEST_ORDER = 2, 6, 9  # 4 to 64, once 512 slopes
-_MOST_BINS = 1 << 15
+_LEAST_ORDER = 2  # 4 slopes
+_SLOPES = 6, 1 << 15  # most slopes (2^6) and bins of a judgement
+_ALL_SLOPES = 9, 1 << 12  # of one over all frequencies
 _workspaces = Workspaces(most=1 << 20)
 
 
@@ -113,7 +114,8 @@ def clock_search(
     a_times, b_times: sorted int64 ps. The offset alice - bob is searched in centre_ps ± range_ps, the relative frequency
     in ± clock_error (at most 1e-3). resolution_ps: width of the true peak (jitter of both taggers). Alice's clicks further than
     range_ps from bob's stretch are not looked at; where hers do not cover it on both sides weaker links are missed. Memory:
-    12 bytes a cell of the deepest level and 4 bytes for 10^6 cells beside. Public inputs: not constant-time.
+    26 bytes a cell of the deepest level that is reached, and up to 9 MB beside; 40 MB of it are kept. Not constant-time: its
+    inputs are public.
     """
     a_times, b_times = vector(a_times, np.int64, "a_times"), vector(b_times, np.int64, "b_times")
     if not (range_ps > 0 and 0 <= clock_error <= 1e-3 and 1 <= resolution_ps <= 1e6 and abs(centre_ps) < 2.0**60):
@@ -175,19 +177,18 @@ def _search(
                 candidate, rivals = waiting.pop(0), level.tries * (index + 1)
                 found = _judge(a, b, middle, candidate, half_step, resolution_ps, rivals, number)
                 if found is not None and hypotheses > 1:
-                    found = _widened(a, b, found, clock_error, resolution_ps, rivals)
+                    found = _widened(a, b, found, candidate, clock_error, resolution_ps, rivals)
                 if found is not None:
                     return _sharpened(a, b, found, clock_error, resolution_ps)
     return None
 
 
 def _widened(
-    a: Times, b: Times, found: ClockFound, clock_error: float, resolution_ps: float, rivals: int
+    a: Times, b: Times, found: ClockFound, lag: _Lag, clock_error: float, resolution_ps: float, rivals: int
 ) -> ClockFound:
     """All frequencies: a strong link shows at a wrong one too, by the part of its line that crosses the right ones."""
-    lag = _Lag(found.offset_ps, 4 * found.offset_error_ps, 0.0, 0.0)
-    stretch = found.offset_error_ps / found.drift_error
-    wide = _closer(a, b, found.origin_ps, lag, clock_error, resolution_ps, rivals, found.level, stretch, _WIDEST_ORDER)
+    lag = replace(lag, offset_ps=found.offset_ps, drift=0.0)
+    wide = _judge(a, b, found.origin_ps, lag, clock_error, resolution_ps, rivals, found.level, _ALL_SLOPES)
     return wide if wide is not None and wide.surprise > found.surprise else found
 
 
@@ -228,7 +229,15 @@ def _between(times: Times, low: int, high: int) -> Times:
 
 
 def _judge(
-    a: Times, b: Times, middle: int, lag: _Lag, drift_error: float, resolution_ps: float, rivals: int, number: int
+    a: Times,
+    b: Times,
+    middle: int,
+    lag: _Lag,
+    drift_error: float,
+    resolution_ps: float,
+    rivals: int,
+    number: int,
+    slopes: tuple[int, int] = _SLOPES,
 ) -> ClockFound | None:
     """The lag at full resolution over a short stretch about the middle; None if it can be chance."""
     found = None
@@ -240,7 +249,7 @@ def _judge(
     few = min(max(int(few), _FEW), _MANY)
     for pairs in (few, min(5 * few, _MANY), _MANY, *_MORE_PAIRS) if plain else (few, min(5 * few, _MANY), _MANY):
         stretch = pairs / (_density(a, b) * lag.width_ps)
-        found = _closer(a, b, middle, lag, drift_error, resolution_ps, rivals, number, stretch)
+        found = _closer(a, b, middle, lag, drift_error, resolution_ps, rivals, number, stretch, slopes)
         if found is None or found.surprise >= SURPRISE or (found.surprise < _PROMISING and not plain):
             break
     return found if found is not None and found.surprise >= SURPRISE else None
@@ -256,7 +265,7 @@ def _closer(
     rivals: int,
     number: int,
     stretch_ps: float,
-    most_order: int = _MOST_ORDER,
+    slopes: tuple[int, int] = _SLOPES,
 ) -> ClockFound | None:
     """The fullest line among the pairs near the lag in a stretch in the middle of what both sides saw."""
     low = max(float(b[0]), float(a[0]) - lag.offset_ps)
@@ -267,8 +276,8 @@ def _closer(
     offset = lag.offset_ps + lag.drift * (centre - middle)
     middle = centre
     span = min(high - low, stretch_ps)
-    order = most_order
-    fine = max(2 * resolution_ps, 2 * drift_error * span / ((1 << order) - 1), lag.width_ps / _MOST_BINS)
+    order, most_bins = slopes
+    fine = max(2 * resolution_ps, 2 * drift_error * span / ((1 << order) - 1), lag.width_ps / most_bins)
     while order > _LEAST_ORDER and 2 * drift_error * span < fine * ((1 << (order - 1)) - 1):
         order -= 1
     segments = 1 << order

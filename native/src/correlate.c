@@ -47,7 +47,7 @@ size_t qkdd_correlation_table(unsigned order, float *table) {
     return 4 * count;
 }
 
-/* Natural order to halves side by side (see correlate.h), or back; also the sum of the squares. */
+/* Natural order to halves side by side, see correlate.h. */
 static void lay_out(const float *cells, float *x, size_t half) {
     for (size_t i = 0; i < half; i += 16) {
         memcpy(x + 2 * i, cells + i, 16 * sizeof *x);

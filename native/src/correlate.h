@@ -4,12 +4,12 @@
  *   PREFIX(name)    name of a function
  *   WIDTH           floats in a vector: 4, 8 or 16
  *
- * Real polynomials modulo x^(2N) + 1 are complex ones modulo x^N - i: coefficient j + N is the imaginary part of coefficient j (the
- * "right-angle" trick of J.-S. Wang and others; nothing has to be taken apart afterwards). Block c of m coefficients is a residue
- * modulo x^m - z(c); with w(c)^2 = z(c) it splits into 2c modulo x^(m/2) - w(c) and 2c + 1 modulo x^(m/2) + w(c) (D. J. Bernstein,
- * "Multidigit multiplication for mathematicians", 2001, section on twisting not used here). So the twiddle is one number a block,
- * w(2^k c + j) = w(2^k c) w(j), and the order of the residues is the same in both factors and never undone. Depth first: forward
- * transform, product and transform back of a block are done while it is in a cache.
+ * Real polynomials modulo x^(2N) + 1 are complex ones modulo x^N - i: coefficient j + N is the imaginary part of coefficient j
+ * ("right-angle convolution"; nothing has to be taken apart afterwards). Block c of m coefficients is a residue modulo x^m - z(c);
+ * with w(c)^2 = z(c) it splits into 2c modulo x^(m/2) - w(c) and 2c + 1 modulo x^(m/2) + w(c) (D. J. Bernstein, "Multidigit
+ * multiplication for mathematicians", 2001; remembered). So a block has one twiddle, w(2^k c + j) = w(2^k c) w(j), and the order of
+ * the residues is the same in both factors and never undone. Depth first: forward transform, product and transform back of a block
+ * are done while it is in a cache.
  *
  * A vector of 16 coefficients is 16 real parts and 16 imaginary parts, so that a pass at a stride of a power of two uses two
  * neighbouring sets of a cache. All variants round alike: no fused operation, the same order of additions. */

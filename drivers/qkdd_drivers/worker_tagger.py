@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qkdd.core.clock import Clock
 from qkdd.core.counters import Meter
 from qkdd.core.errors import QkddError
-from qkdd.device import errors
+from qkdd.device import errors, hints
 from qkdd.device.config import DeviceConfig
 from qkdd.device.driver import Driver
 from qkdd.device.roles import Identity
@@ -96,11 +96,18 @@ class WorkerTagger(Driver):
     async def _identify(self) -> Identity:
         if not self._at_work:
             arguments = self._arguments()
-            await self.run(
-                "open",
-                lambda link: self._client.ask(link, "open", self.open_time, **arguments),
-                self.open_time + _GRACE,
-            )
+            try:
+                await self.run(
+                    "open",
+                    lambda link: self._client.ask(link, "open", self.open_time, **arguments),
+                    self.open_time + _GRACE,
+                )
+            except errors.VendorUnusable as error:
+                path = self.config.library
+                if not path or f"{path}: cannot open shared object file" not in error.problem:
+                    raise  # also when one is missing that it needs: then the linker's words name that
+                problem = f"there is no library {path} ({hints.where_libraries_are(path)})"
+                raise self.error(errors.VendorUnusable, "open", problem) from None
             self._at_work = True
         return self._identified(await self.call("identity", operation="identify", urgent=True))
 

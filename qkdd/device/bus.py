@@ -197,7 +197,15 @@ class Bus(Generic[L]):
                 kind = errors.CommandRefused
             case _:
                 kind = errors.ProtocolError
-        return kind(self._device, self.key, operation, str(failure))
+        text = str(failure)
+        hint = getattr(self._link, "hint", "")
+        if (
+            hint
+            and operation == "identify"
+            and kind in (errors.DeviceTimeout, errors.ProtocolError, errors.WrongDevice)
+        ):
+            text += f" ({hint})"  # a rate that is set otherwise at the instrument looks like silence or noise
+        return kind(self._device, self.key, operation, text)
 
 
 def _let_go(failure: BaseException | None) -> None:

@@ -40,14 +40,20 @@ class DeviceOffline(DeviceError):
     code = "QKD-DEV-OFFLINE"
     kind = Kind.TRANSIENT
     meaning = "The instrument's line cannot be opened, or went away: unplugged, switched off, or unreachable."
-    default_remedy = "Check cable, power and address; the supervisor connects again by itself."
+    default_remedy = (
+        "Check cable, power and address (`qkdd drivers probe` shows what is attached); the supervisor connects again by "
+        "itself."
+    )
 
 
 class DeviceTimeout(DeviceError):
     code = "QKD-DEV-TIMEOUT"
     kind = Kind.TRANSIENT
     meaning = "The instrument did not answer in time, or sent only a part of its answer."
-    default_remedy = "If it goes on, power-cycle the instrument and check that nothing else talks to it."
+    default_remedy = (
+        "If it goes on, power-cycle the instrument, check that nothing else talks to it, and that its interface has the rate "
+        "of the line."
+    )
 
 
 class DeviceHung(DeviceTimeout):
@@ -85,7 +91,10 @@ class ProtocolError(DeviceError):
     code = "QKD-DEV-PROTOCOL"
     kind = Kind.TRANSIENT
     meaning = "The instrument's answer is not what its protocol allows: bytes were lost or damaged on the line."
-    default_remedy = "Check cable, earthing and USB hub; if it goes on, check the firmware version."
+    default_remedy = (
+        "Check cable, earthing, USB hub and the rate to which the instrument's interface is set; if it goes on, check the "
+        "firmware version."
+    )
 
 
 class BusBusy(DeviceError):
@@ -99,7 +108,11 @@ class AccessDenied(DeviceError):
     code = "QKD-DEV-ACCESS"
     kind = Kind.PERMANENT
     meaning = "The service's user may not open the line."
-    default_remedy = "Install the udev rules of qkdd and add the service's user to the group `qkd`."
+    default_remedy = (
+        "Install the udev rules of qkdd (the package does; from a checkout `sudo cp udev/70-qkdd.rules /etc/udev/rules.d/ && "
+        "sudo udevadm control --reload && sudo udevadm trigger`), add the user to the group `qkd` "
+        "(`sudo usermod -aG qkd USER`), and log in anew or start the service again."
+    )
 
 
 class WrongDevice(DeviceError):

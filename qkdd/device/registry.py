@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qkdd.device.driver import Driver
 
 GROUP = "qkdd.drivers"
-CONTRACT_VERSION = (1, 2)
+CONTRACT_VERSION = (1, 3)
 """Version of the driver contract: the first number changes when a driver must be changed, the second when it may be."""
 _SIMULATOR = re.compile(r"qkdd-sim ([a-z0-9-]+)")
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import termios
 from typing import Any
 
 import serial
 from serial.tools import list_ports
 
+from qkdd.device import hints
 from qkdd.device.tcp_link import TcpLink
 from qkdd.device.transport import Busy, ByteLink, Denied, Gone, LinkFailure, TimedOut
 
@@ -67,6 +69,11 @@ class SerialLink:
     @property
     def key(self) -> str:
         return f"serial:{self._port}"
+
+    @property
+    def hint(self) -> str:
+        """What may be wrong when something answers, but not as it should, or nothing does."""
+        return f"the line runs at {self._baudrate} baud"
 
     def open(self, timeout: float) -> None:
         port = serial.serial_for_url(
@@ -130,7 +137,11 @@ class SerialLink:
 def _opening(error: Exception, port: str) -> LinkFailure:
     number = getattr(error, "errno", None)
     if number in (errno.EACCES, errno.EPERM):
-        return Denied(f"no permission to open {port}")
+        return Denied(f"no permission to open {port}: {hints.who_may_open(port)}")
     if number in (errno.EAGAIN, errno.EBUSY):
-        return Busy(f"{port} is held by another program")
+        return Busy(f"{port} is held by another program: {hints.holders(port) or 'one of another user'}")
+    if number == errno.ENOENT:
+        return Gone(f"{port} cannot be opened (No such file or directory); {hints.ports_now()}")
+    if isinstance(cause := error.__context__, termios.error) and cause.args[0] == errno.ENOTTY:
+        return Gone(f"{port} is no serial port; {hints.ports_now()}")
     return Gone(f"{port} cannot be opened ({os.strerror(number) if number else error})")

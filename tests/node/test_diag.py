@@ -20,6 +20,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from qkdd.control.diag_cli import scrubbed
 from qkdd.control.qkdctl import app
 from qkdd.core import log
 from qkdd.core.clock import SystemClock
@@ -152,6 +153,25 @@ def test_values_of_such_names_are_removed_wherever_they_stand(name: str) -> None
     assert shown[f"{name}_file"] == "/etc/place"
     assert shown["mount"] == "secret"
     assert shown["n"] == 3
+
+
+@pytest.mark.parametrize("piece", [b"x", b"a:", b"a@", b":", b"a:b@", b"-----BEGIN PRIVATE KEY-----"])
+def test_a_long_line_is_scrubbed_in_one_pass(piece: bytes) -> None:
+    """A quadratic pattern would take hours for these."""
+    assert b"a:b@" not in scrubbed(piece * (300_000 // len(piece)) + b"x socket://a:b@host")
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (b'"socket://user:pw@127.0.0.1:1"', b'"socket://(removed)@127.0.0.1:1"'),
+        (b"postgresql://u:p:w@host/name", b"postgresql://(removed)@host/name"),
+        (b"u:p@[::1]:5", b"(removed)@[::1]:5"),
+        (b"somebody@example.org", b"somebody@example.org"),
+    ],
+)
+def test_credentials_of_addresses_are_removed(text: bytes, left: bytes) -> None:
+    assert scrubbed(text) == left
 
 
 def test_without_a_daemon_and_onto_a_file_that_is_there(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _MOST = (
     1 << 22
 )  # bytes of records in one block: what fits into the caches is decoded faster; the rest comes with the next
 _ASK_AFTER = 2.0  # seconds of silence after which an instrument that may be silent is asked whether it is alive
+_LOOK = 10.0  # seconds in which the usual folders are looked through for a library
 _GRACE = 0.5  # seconds that a call may take longer here than the worker's answer
 
 
@@ -106,7 +107,9 @@ class WorkerTagger(Driver):
                 path = self.config.library
                 if not path or f"{path}: cannot open shared object file" not in error.problem:
                     raise  # also when one is missing that it needs: then the linker's words name that
-                problem = f"there is no library {path} ({hints.where_libraries_are(path)})"
+                # in the bus's thread: it looks through folders
+                where = await self.run("open", lambda _: hints.where_libraries_are(path), _LOOK)
+                problem = f"there is no library {path} ({where})"
                 raise self.error(errors.VendorUnusable, "open", problem) from None
             self._at_work = True
         return self._identified(await self.call("identity", operation="identify", urgent=True))

@@ -7,8 +7,7 @@ handling sees no difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -51,32 +50,32 @@ class Driver:
 
     def rows(self, statement: Prepared, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         text, constants = statement.text(self._dialect.name)
-        with self._failures(text):
+        try:
             self._cursor.execute(text, {**constants, **values} if constants else values)
             return list(self._cursor.fetchall())
+        except Exception as error:
+            raise self._failure(text, error) from error
 
     def run(self, statement: Prepared, values: Sequence[Mapping[str, Any]]) -> int:
         """Once for each set of values; the number of rows that the last one (of several: some drivers all) changed."""
         text, constants = statement.text(self._dialect.name)
-        with self._failures(text):
+        try:
             if len(values) == 1:
                 self._cursor.execute(text, {**constants, **values[0]} if constants else values[0])
             else:
                 self._cursor.executemany(text, [{**constants, **one} for one in values] if constants else values)
             return int(self._cursor.rowcount)
+        except Exception as error:
+            raise self._failure(text, error) from error
 
-    @contextmanager
-    def _failures(self, text: str) -> Iterator[None]:
-        dbapi = self._dialect.dbapi
-        if dbapi is None:
-            raise AssertionError("a connection without a driver")
-        try:
-            yield
-        except dbapi.Error as error:
-            raw = self._connection.connection.dbapi_connection
-            lost = self._dialect.is_disconnect(error, raw, None)
-            if lost:
-                self._connection.invalidate(error)
-            raise sa.exc.DBAPIError.instance(
-                text, None, error, dbapi.Error, connection_invalidated=lost, dialect=self._dialect
-            ) from error
+    def _failure(self, text: str, error: Exception) -> BaseException:
+        """What SQLAlchemy would have raised; the error itself when it is none of the driver's."""
+        dbapi, raw = self._dialect.dbapi, self._connection.connection.dbapi_connection
+        if dbapi is None or not isinstance(error, dbapi.Error):
+            return error
+        lost = self._dialect.is_disconnect(error, raw, None)
+        if lost:
+            self._connection.invalidate(error)
+        return sa.exc.DBAPIError.instance(
+            text, None, error, dbapi.Error, connection_invalidated=lost, dialect=self._dialect
+        )

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import overload
+from typing import Any, overload
+
+import msgspec
 
 from qkdd.kms.allocation import UNKNOWN, Allocation, Origin
 from qkdd.kms.classes import KeyClass
 from qkdd.kms.key_ids import key_id, key_ids
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """One key for an application; `slaves` are those who may fetch it."""
 
     key_id: str
-    key: bytes = field(repr=False)
+    key: bytes
     slaves: tuple[str, ...]
     synthetic: bool = False  # from `qkdd-kms dev-pair`: no secret
     key_class: KeyClass = KeyClass.ITS
     origin: Origin = UNKNOWN
+
+    def __repr__(self) -> str:
+        return f"Key({self.key_id}, {8 * len(self.key)} bits)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("key_id", self.key_id)]
 
 
 class KeyBatch(Sequence[Key]):

@@ -41,6 +41,9 @@ _DONE = Prepared(
 )
 
 
+_CLOSE = 4  # keys are read together while at most one in so many was asked for
+
+
 @dataclass(frozen=True, slots=True)
 class Fetch:
     """A request: ids are different ones."""
@@ -71,6 +74,28 @@ class _Wanted:
     draw: _Draw
     numbers: list[int] = field(default_factory=list)
     given: dict[int, float] = field(default_factory=dict)
+    first: int = 0
+    text: bytes = b""  # of the keys from `first` on, when they lie close together
+
+    def read(self, opener: Opener) -> None:
+        first, amount = min(self.numbers), max(self.numbers) + 1 - min(self.numbers)
+        if amount <= _CLOSE * len(self.numbers):
+            self.first, self.text = first, opener.text(self.draw.allocation, first, amount)
+
+    def key(self, opener: Opener, key_id: str, number: int) -> Fetched:
+        draw, size = self.draw, self.draw.allocation.key_bytes
+        if self.text:
+            text = self.text[(number - self.first) * size : (number + 1 - self.first) * size]
+        else:
+            text = opener.text(draw.allocation, number, 1)
+        return Fetched(
+            key_id,
+            draw.mixer.key(key_id, text),
+            draw.allocation.slaves,
+            number in self.given,
+            draw.allocation.key_class,
+            draw.origin,
+        )
 
 
 class _Group:
@@ -122,7 +147,9 @@ class _Group:
                     self._rows.append(row)
                     draw.given[number, slave] = self._now
                     draw.fetched += 1
-        return [self._key(text, of_draw, number) for text, of_draw, number in keys]
+        for of_draw in wanted.values():
+            of_draw.read(self._opener)
+        return [of_draw.key(self._opener, text, number) for text, of_draw, number in keys]
 
     def write(self) -> None:
         if self._rows:
@@ -168,17 +195,6 @@ class _Group:
             for number in numbers
             if (time := draw.given.get((number, slave), found.get(number))) is not None
         }
-
-    def _key(self, key_id: str, wanted: _Wanted, number: int) -> Fetched:
-        draw = wanted.draw
-        return Fetched(
-            key_id,
-            draw.mixer.key(key_id, self._opener.text(draw.allocation, number, 1)),
-            draw.allocation.slaves,
-            number in wanted.given,
-            draw.allocation.key_class,
-            draw.origin,
-        )
 
 
 def fetch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -95,6 +96,8 @@ async def _serve(config: KmsConfig, server: KmsServer) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     await server.start()
+    gc.collect()
+    gc.freeze()  # what stays as long as the process: thousands of applications need not be looked through again and again
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)

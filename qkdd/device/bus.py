@@ -88,7 +88,9 @@ class Bus(Generic[L]):
         self._thread = threading.Thread(target=self._work, args=(self._queue,), name=f"bus {self.key}", daemon=True)
         self._thread.start()
         try:
-            await self.run("open", lambda link: link.open(timeout), timeout)
+            # a link with a process of its own starts it first, which is no silence of the instrument
+            starting = float(getattr(self._link, "start_time", 0.0))
+            await self.run("open", lambda link: link.open(timeout), timeout + starting)
         except BaseException:
             await self.close()
             raise

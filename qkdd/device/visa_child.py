@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import importlib
 import logging
 import os
 import signal
@@ -139,7 +140,10 @@ def serve(line: socket.socket) -> None:
         body = _exactly(line, length)
         status, answer = b"k", b""
         try:
-            if operation == b"l":
+            if operation == b"s":  # what a session needs, loaded before the time for an instrument runs
+                for module in ("pyvisa", "pyvisa_py") if body == b"@py" else ("pyvisa",):
+                    importlib.import_module(module)
+            elif operation == b"l":
                 answer = "\n".join(resources(*body.decode().split("\0"))).encode()
             elif operation == b"o":
                 session = Session(*body.decode().split("\0"))

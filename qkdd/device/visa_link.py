@@ -26,6 +26,7 @@ _SOCKET = re.compile(r"^TCPIP\d*::(?P<host>[^:]+|\[[0-9a-fA-F:]+\])::(?P<port>\d
 _CHILD = Path(__file__).with_name("visa_child.py")
 _END = b"\n"
 _GRACE = 1.0  # seconds beyond its own time-out after which a call counts as hanging (the bus gives 2)
+_START = 20.0  # seconds in which the process has to load the VISA library: a second's work, on a busy machine more
 _LIMIT = 1 << 24  # bytes of an answer of the child; more is no answer
 
 
@@ -83,6 +84,9 @@ class VisaLink:
         self._kept, self._unsent = bytearray(), bytearray()
         self.hung = 0
 
+    start_time = _START
+    """Seconds that opening may take beyond its time-out."""
+
     @property
     def key(self) -> str:
         return visa_key(f"usbip://{self._usbip}/{self._resource}" if self._usbip else self._resource)
@@ -90,6 +94,7 @@ class VisaLink:
     def open(self, timeout: float) -> None:
         self.start()
         try:
+            self.call(b"s", self._library.encode(), _START)
             self.call(b"o", "\0".join((self._resource, self._library, self._usbip)).encode(), timeout)
         except TimedOut as failure:
             self.close()

@@ -143,6 +143,33 @@ def test_a_call_that_hangs_costs_the_bus_but_not_the_daemon() -> None:
         asyncio.run(main())
 
 
+def test_a_process_that_a_link_starts_has_time_of_its_own() -> None:
+    async def main() -> None:
+        clock = FakeClock()
+        opening, go = threading.Event(), threading.Event()
+
+        class Starts(ReplayLink):
+            start_time = 3.0
+
+            def open(self, timeout: float) -> None:
+                opening.set()
+                go.wait(PATIENCE_S)
+                super().open(timeout)
+
+        line = bus(Starts([]), clock)
+        task = asyncio.create_task(line.open(1.0))
+        await until_async(opening.is_set, "the link is being opened")
+        await clock.advance(5.0)  # a link without would be given up after three
+        assert not task.done()
+        go.set()
+        await task
+        assert line.is_open
+        await line.close()
+
+    with no_leaks():
+        asyncio.run(main())
+
+
 def test_open_that_fails_leaves_no_thread_and_closed_means_closed() -> None:
     async def main() -> None:
         line = bus(DeadLink())

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from qkdd_drivers.thorlabs_pm100d.driver import Pm100d
@@ -34,9 +34,7 @@ class _Interface(DriverContract):
     driver_name = "thorlabs_pm100d"
     interface = ""
 
-    @pytest.fixture(autouse=True)
-    def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Pm100d, "answer_time", 0.5)
+    hurried: ClassVar[dict[str, float]] = {"answer_time": 0.5}
 
     def simulator(self) -> SimulatorLike:
         return Pm100dSim().over(self.interface)
@@ -233,6 +231,21 @@ def test_a_socket_is_the_tcp_connection_that_it_is() -> None:
     assert not is_visa("/dev/ttyUSB0")
     with pytest.raises(DeviceConfigError, match="no VISA resource"):
         visa_line("USB0")
+
+
+def test_loading_the_visa_library_is_no_silence_of_the_instrument(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process loads the library within a time of its own; only then runs the time in which the instrument must answer."""
+    calls: list[tuple[bytes, float]] = []
+    call = VisaLink.call
+
+    def heard(self: VisaLink, operation: bytes, body: bytes, timeout: float) -> bytes:
+        calls.append((operation, timeout))
+        return call(self, operation, body, timeout)
+
+    monkeypatch.setattr(VisaLink, "call", heard)
+    with pytest.raises(Gone):
+        VisaLink("USB0::0x1313::0x8078::P1::INSTR", usbip="127.0.0.1:1").open(60.0)
+    assert calls == [(b"s", VisaLink.start_time), (b"o", 60.0)]
 
 
 def test_opening_what_is_not_there_is_quick() -> None:

@@ -6,7 +6,7 @@ JUDGES := .judges
 INTEROP := .interop
 STAMP := $(VENV)/.installed
 
-.PHONY: judges-bao lock sbom audit deb machine example faults judges crash campaign interop venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
+.PHONY: test-slow test-system judges-bao lock sbom audit deb machine example faults judges crash campaign interop venv demo test test-all lint types contracts native sanitize fuzz aarch64 constant-time check clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,14 @@ demo: $(STAMP) ## two nodes, two KMSs and the virtual bench; ends with the same 
 
 test: $(STAMP) ## the test suite (no network, no root)
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal $(ARGS)
+
+SLOW := "slow and not machine and not vm"
+
+test-slow: $(STAMP) ## the slow tests of single rooms, two files at a time
+	$(BIN)/python -m pytest -m $(SLOW) --ignore=tests/system --numprocesses auto --maxprocesses 2 --dist loadfile $(ARGS)
+
+test-system: $(STAMP) ## the slow tests of whole systems against real time, one at a time: each is six programs
+	$(BIN)/python -m pytest -m $(SLOW) $(ARGS) tests/system
 
 test-all: $(STAMP) ## the test suite with the slow tests
 	$(BIN)/python -m pytest $(ARGS)

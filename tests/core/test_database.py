@@ -16,6 +16,7 @@ from qkdd.core.database import Database, is_alive, owner
 from qkdd.core.errors import StorageFailed, StorageFull, StorageSilent
 from qkdd.core.sqlite_file import SqliteFile
 from qkdd.testing.clock import FakeClock
+from qkdd.testing.patience import PATIENCE_S
 
 META = sa.MetaData()
 ITEMS = sa.Table("items", META, sa.Column("id", sa.Integer, primary_key=True), sa.Column("data", sa.LargeBinary))
@@ -178,11 +179,12 @@ def test_a_store_that_hangs_keeps_nobody_waiting(tmp_path: Path) -> None:
 
 def test_closing_does_not_wait_for_a_store_that_hangs(tmp_path: Path) -> None:
     async def main() -> None:
-        store = Database(SqliteFile(tmp_path / "s.db"), [_first], deadline=0.1)
+        store = Database(SqliteFile(tmp_path / "s.db"), [_first], deadline=PATIENCE_S)
         await store.open()
+        store._deadline = 0.1  # a busy machine may need longer to open it
         gate = threading.Event()
         with pytest.raises(StorageSilent):
-            await store.run(lambda c: gate.wait(30))
+            await store.run(lambda c: gate.wait(PATIENCE_S))
         worker = store._thread
         await store.close()
         assert worker is not None

@@ -65,10 +65,9 @@ def test_a_connection_without_a_request_is_closed(play: Play, sends: bytes) -> N
 
 
 def test_a_body_that_stops_half_way_is_refused(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qkdd.kms.http._BODY_SECONDS", 0.2)
-
     async def scenario(sites: Sites) -> None:
         await sites.feed(0)
+        monkeypatch.setattr("qkdd.kms.http._BODY_SECONDS", 0.2)  # of the honest ones the bodies may take longer
         writer = await _connect(sites, client_context(_profile(sites.pki.post_quantum["sae-alice"])))
         writer.write(b"POST /api/v1/keys/sae-bob/enc_keys HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
         answer = await writer.qkd_reader.readuntil(b"\r\n")  # type: ignore[attr-defined]

@@ -88,6 +88,15 @@ systemctl enable qkdd.service t2.service
 systemctl mask serial-getty@ttyS0.service serial-getty@ttyS1.service
 rm /opt/qkdd.deb
 """
+# over the Debian that was made once, which stays as it is: $1 lower, $2 upper, $3 disk; the rest is for PREPARE
+ASSEMBLE = """
+set -e
+mkdir "$2/../work" "$2/../root"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$2/../work" "$2/../root"
+chroot "$2/../root" /bin/sh -c "$4" "$5"
+umount "$2/../root/proc"
+mke2fs -q -t ext4 -d "$2/../root" "$3" 2400M
+"""
 LONGEST = 900.0  # s for a whole run
 
 
@@ -111,12 +120,13 @@ def base() -> Path:
 
 def image(folder: Path) -> Path:
     """A disk with the package installed, a node and a KMS configured, and the guests' parts of the tests."""
-    root = folder / "root"
-    run("cp", "-a", base(), root)
+    below, root = base(), folder / "upper"
+    units = root / "etc/systemd/system"
+    for place in (units, root / "etc/udev/rules.d", root / "opt", root / "var/lib/qkdd-kms/in"):
+        place.mkdir(parents=True)
     build = ("--output", folder, "--version", "0.1.0", "--quick")
     run(sys.executable, ROOT / "packaging/build_deb.py", *build)
     shutil.move(folder / "qkdd_0.1.0_amd64.deb", root / "opt/qkdd.deb")
-    units = root / "etc/systemd/system"
     for script, unit, after in ((guest, "t2.service", "multi-user.target"), (tpm_guest, "tpm.service", "basic.target")):
         name = Path(str(script.__file__)).name
         shutil.copy(str(script.__file__), root / "opt" / name)
@@ -133,14 +143,12 @@ def image(folder: Path) -> Path:
         "format": "qkdd key file 1", "id": str(uuid.UUID(int=1, version=4)), "link": "a-b", "index": 0, "class": "its",
         "auth": "test", "proof": "none", "epsilon": None, "value": base64.b64encode(bytes(range(256))).decode(),
     }  # fmt: skip
-    (root / "var/lib/qkdd-kms/in").mkdir(parents=True)
     (root / f"var/lib/qkdd-kms/in/{key_file['id']}.json").write_text(json.dumps(key_file))
     path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     program = MAKE_CREDENTIALS + KMS_CREDENTIALS
-    run("unshare", "--mount", "chroot", root, "/bin/sh", "-c", PREPARE, program, env=path)
-    run("mke2fs", "-q", "-t", "ext4", "-d", root, folder / "vm.img", "2400M")
-    shutil.rmtree(root)
-    return folder / "vm.img"
+    disk = folder / "vm.img"
+    run("unshare", "--mount", "/bin/sh", "-c", ASSEMBLE, "sh", below, root, disk, PREPARE, program, env=path)
+    return disk
 
 
 class Qmp:

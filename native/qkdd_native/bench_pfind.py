@@ -68,6 +68,8 @@ def _type_2(times: Times, epoch: int) -> NDArray[np.uint32]:
     while (gaps < 2).any():
         times = times[gaps >= 2]
         gaps = np.diff(times, prepend=0)
+    if gaps.max(initial=0) >= 1 << _GAP_BITS:
+        raise ValueError(f"a gap of more than {2**_GAP_BITS * 0.125e-6:.1f} ms: the rate is too low")
     bits = np.zeros((len(gaps) + 1, _GAP_BITS + 1), np.uint8)
     values = np.append(gaps, 1)  # 1 is the end
     for bit in range(_GAP_BITS):

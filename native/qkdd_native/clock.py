@@ -176,20 +176,33 @@ def _search(
             while waiting and (index == hypotheses - 1 or waiting[0].score > _SURE):
                 candidate, rivals = waiting.pop(0), level.tries * (index + 1)
                 found = _judge(a, b, middle, candidate, half_step, resolution_ps, rivals, number)
-                if found is not None and hypotheses > 1:
-                    found = _widened(a, b, found, candidate, clock_error, resolution_ps, rivals)
                 if found is not None:
-                    return _sharpened(a, b, found, clock_error, resolution_ps)
+                    lines = (
+                        [found]
+                        if hypotheses == 1
+                        else _widened(a, b, found, candidate, clock_error, resolution_ps, rivals)
+                    )
+                    sharp = [_sharpened(a, b, line, clock_error, resolution_ps) for line in lines]
+                    return max(sharp, key=lambda line: line.surprise)
     return None
 
 
 def _widened(
     a: Times, b: Times, found: ClockFound, lag: _Lag, clock_error: float, resolution_ps: float, rivals: int
-) -> ClockFound:
-    """All frequencies: a strong link shows at a wrong one too, by the part of its line that crosses the right ones."""
+) -> list[ClockFound]:
+    """A strong link shows at a wrong frequency too, by the part of its line that crosses the right ones: with the line of all
+    frequencies, if that is another one. Their stretches differ, so which is right shows when they are sharpened."""
     lag = replace(lag, offset_ps=found.offset_ps, drift=0.0)
     wide = _judge(a, b, found.origin_ps, lag, clock_error, resolution_ps, rivals, found.level, _ALL_SLOPES)
-    return wide if wide is not None and wide.surprise > found.surprise else found
+    if wide is None:
+        return [found]
+    apart = wide.offset_ps - found.offset_ps - found.drift * (wide.origin_ps - found.origin_ps)
+    if (
+        abs(wide.drift - found.drift) <= wide.drift_error + found.drift_error
+        and abs(apart) <= wide.offset_error_ps + found.offset_error_ps
+    ):
+        return [max(found, wide, key=lambda line: line.surprise)]
+    return [found, wide]
 
 
 def _sharpened(a: Times, b: Times, found: ClockFound, clock_error: float, resolution_ps: float) -> ClockFound:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qkdd_native import variants
+from qkdd_native import bench_pfind, variants
 from qkdd_native._kernels import ffi, lib
 
 from qkdd import kernels
@@ -274,3 +276,36 @@ def test_highest_lags_are_the_local_maxima(n, first, sign, limit, seed):
         assert lib.qkdd_highest_lags(source, first, n, sign, limit, len(wanted) - 1, *outputs) == 6
     assert lib.qkdd_highest_lags(source, first, n, 0.5, limit, n, *outputs) == 1
     assert lib.qkdd_highest_lags(source, first, n, sign, 0.0, n, *outputs) == 1
+
+
+STUB = """
+import sys, pathlib, numpy
+folders = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+first, second = [], []
+for epoch in (4, 5):
+    words = numpy.fromfile(pathlib.Path(folders["-D"]) / f"{epoch:08x}", "<u4").astype(numpy.uint64)
+    assert words[:2].tolist() == [1, epoch] and words[2] * 2 + 7 == len(words) and not words[-2:].any()
+    first.append(((words[5:-2:2] << 32 | words[6:-2:2]) >> 15).astype(numpy.int64))
+    words = numpy.fromfile(pathlib.Path(folders["-d"]) / f"{epoch:08x}", "<u4")
+    width = int(words[3] + words[4])
+    bits = numpy.unpackbits(words[6:].astype(">u4").view(numpy.uint8))
+    bits = bits[: (words[2] + 1) * width].reshape(-1, width)
+    gaps = bits[:, : words[3]].astype(numpy.int64) @ (1 << numpy.arange(int(words[3]) - 1, -1, -1))
+    assert gaps[-1] == 1 and gaps[:-1].min() > 1
+    second.append(numpy.cumsum(gaps[:-1]) + (epoch << 32))
+a, b = numpy.concatenate(first), numpy.concatenate(second)
+differences = (b[:, None] - a[None, :]).ravel()
+differences = differences[(differences <= 0) & (differences > -(10**12) // 500)]
+values, counts = numpy.unique(differences // 16, return_counts=True)
+print(int(values[counts.argmax()]) * 16 + 8)
+"""
+
+
+def test_files_for_pfind_hold_the_streams(tmp_path):
+    """A stub reads them by qcrypto's filespec.txt, searches by all differences, and answers as pfind does."""
+    program = tmp_path / "pfind"
+    program.write_text(f"#!{sys.executable}\n{STUB}")
+    program.chmod(0o755)
+    results = bench_pfind.compare(program, [20], 3000.0, 0.5, 3, tmp_path)
+    assert {name: outcome for name, (outcome, _) in results.items()} == dict.fromkeys(results, "found")
+    assert all(taken > 0 for _, taken in results.values())

@@ -57,7 +57,7 @@ with tempfile.TemporaryDirectory() as name:
     check("four detectors click", sorted({int(p) for p in patterns}) == [1, 2, 4, 8])
     program = Path(sys.executable).with_name("fpfind")
     command = [program, "-pp", "-q", "24", "-r", "4", "-t", str(folder / "alice.a1"), "-T", str(folder / "bob.a1")]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=170)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=480)
     frequency, delay = (float(value) for value in done.stdout.split())
     expected = truth["delay_s"] + truth["error"] * float(plain[0]) * 1e-9
     check(

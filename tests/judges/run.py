@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PATIENCE_S = 300
+PATIENCE_S = 600
 AT_ONCE = 2  # most of a judge's time is waiting: for gates of detectors, paddles that turn, streams
 
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own: in a folder, on a UNIX socket, never as root, started, stopped, killed and brought back."""
+"""A PostgreSQL server of a test's own: in a folder, on a UNIX socket, never as root, started, stopped, killed, brought back."""
 
 from __future__ import annotations
 

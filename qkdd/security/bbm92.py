@@ -23,6 +23,7 @@ from qkdd.security.errors import ProofInputError
 
 LeakOf = Callable[[int], float]
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+_NEARLY, _GRID = 0.02, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +250,11 @@ def _golden(cost: Callable[[float], float], low: float, high: float, steps: int)
 
 
 def _best_test_size(m: int, at: Callable[[int], Choice | None]) -> Choice | None:
-    """Best choice over the test sizes 1 .. m - 1: a ladder of steps of about 7 %, then ternary search between its rungs."""
+    """Best choice over the test sizes 1 .. m - 1: a ladder of steps of about 7 %, a grid over the part of it that is nearly as
+    good as its best, then ternary search beside the grid's best.
+
+    The grid is there for leak budgets that rise in steps (whole frames of a code): they give the length several maxima.
+    """
     seen: dict[int, Choice | None] = {}
 
     def value(k: int) -> float:
@@ -258,11 +263,19 @@ def _best_test_size(m: int, at: Callable[[int], Choice | None]) -> Choice | None
         found = seen[k]
         return -math.inf if found is None else found.length.l
 
+    def best_of(sizes: list[int]) -> tuple[int, int]:
+        """The neighbours of the best size."""
+        best = max(range(len(sizes)), key=lambda i: (value(sizes[i]), -sizes[i]))
+        return sizes[max(0, best - 1)], sizes[min(len(sizes) - 1, best + 1)]
+
     ladder = [1]
     while ladder[-1] < m - 1:
         ladder.append(min(m - 1, ladder[-1] + max(1, ladder[-1] // 14)))
-    best = max(range(len(ladder)), key=lambda i: (value(ladder[i]), -ladder[i]))
-    low, high = ladder[max(0, best - 1)], ladder[min(len(ladder) - 1, best + 1)]
+    low, high = best_of(ladder)
+    top = max(value(k) for k in ladder)
+    good = [k for k in ladder if value(k) >= top - _NEARLY * abs(top)]
+    low, high = min(low, *good), max(high, *good)
+    low, high = best_of(sorted({low + (high - low) * i // _GRID for i in range(_GRID + 1)}))
     while high - low > 2:
         third = (high - low) // 3
         a, b = low + third, high - third

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,19 +70,21 @@ def test_more_tolerated_error_never_lengthens(m: int, error: float, more: float)
         except BlockRefused:
             return 0
 
-    assert length(error + more) <= length(error)
+    # the best test size is found to a thousandth of the length: budgets of whole frames give it many maxima
+    assert length(error + more) <= 1.001 * length(error)
 
 
-def test_planning_is_fast() -> None:
-    for m in (19_999, 200_000):
-        best = min(_timed(m) for _ in range(3))
-        assert best < 0.08
+@pytest.mark.parametrize("m", [100, 19_999, 200_000, 1 << 26])
+def test_the_search_for_the_test_size_is_short(m: int) -> None:
+    """A plan is made between two blocks, on the event loop: some hundred test sizes are tried, however long the block."""
+    tried: list[int] = []
 
+    def leak_of(n: int) -> float:
+        tried.append(n)
+        return leak_budget(n, 0.02, CONFIG, "cascade")
 
-def _timed(m: int) -> float:
-    start = time.process_time()
-    plan_block(m, 0.02, CONFIG)
-    return time.process_time() - start
+    bbm92.tl2017_choose(m, 0.02, leak_of, 64, 1e-10)
+    assert len(tried) < 600
 
 
 def _accepted(errors: int, size: int) -> object:

@@ -27,6 +27,7 @@ from qkdd.link.config import LinkConfig, LinkShared
 from qkdd.link.delay_search import SYMBOL_ABSENT
 from qkdd.link.errors import SymbolsMissing
 from qkdd.link.symbol_store import AskedForSymbols
+from qkdd.testing.patience import PATIENCE_S
 
 RATE = 200e3
 
@@ -90,7 +91,7 @@ async def scene(window: int = 1 << 20) -> AsyncIterator[Scene]:
 
 def run(test: Callable[[], Any]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await test()
 
     asyncio.run(bounded())
@@ -192,11 +193,11 @@ def test_after_a_reconnect_no_slot_of_the_old_stream_is_answered_from_the_new_on
             assert gone.value.code in ("QKD-DEV-OFFLINE", "QKD-DEV-TIMEOUT")
             await it.driver.close()
             it.sim.inject("plug")
-            it.sent.clear()
             await it.driver.open()
             with pytest.raises(errors.CommandRefused, match="no stream runs"):
                 await old.symbols(slots)
             assert isinstance(await old.failed(), errors.DeviceError), "the old run ends"
+            it.sent.clear()  # no stream runs: whatever is made from here on is the new one's
             new = it.store()
             await new.start()
             await it.made(2000)

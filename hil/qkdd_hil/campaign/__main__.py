@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from qkdd_hil.campaign.run import Campaign, Report
 from qkdd_hil.campaign.sites import CampaignFailed, Options
 from qkdd_hil.postgres import NoServer
+
+
+class Store(StrEnum):
+    """Where the KMSs keep their keys."""
+
+    postgresql = "postgresql"
+    sqlite = "sqlite"
 
 
 async def _run(campaign: Campaign) -> Report:
@@ -29,6 +37,9 @@ def main(
     pairs: Annotated[int, typer.Option(help="Pairs of applications that draw at once.", min=1, max=1000)] = 64,
     replicas: Annotated[int, typer.Option(help="KMS processes of a site.", min=1, max=8)] = 2,
     batch: Annotated[int, typer.Option(help="Most keys in a request.", min=1, max=4096)] = 512,
+    store: Annotated[
+        Store, typer.Option(help="postgresql, or sqlite: the embedded store, one KMS process a site.")
+    ] = Store.postgresql,
     seed: Annotated[int, typer.Option(help="Of victims, moments and sizes.", min=0)] = 1,
     json: Annotated[Path | None, typer.Option(help="Write the figures there.")] = None,
     directory: Annotated[
@@ -37,7 +48,11 @@ def main(
     faults: Annotated[bool, typer.Option(help="Kill and cut at random.")] = True,
 ) -> None:
     """Draw keys through two sites while KMSs, databases and lines are killed and cut; account for every one."""
-    options = Options(keys=keys, pairs=pairs, replicas=replicas, batch=batch, seed=seed, directory=directory)
+    if store is Store.sqlite:
+        replicas = 1
+    options = Options(
+        keys=keys, pairs=pairs, replicas=replicas, batch=batch, store=store.value, seed=seed, directory=directory
+    )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, console=Console(stderr=True)) as bar:

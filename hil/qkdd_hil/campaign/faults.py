@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from qkdd_hil.campaign.lines import Cut
-from qkdd_hil.campaign.sites import SITES, CampaignFailed, Sites
+from qkdd_hil.campaign.sites import CampaignFailed, Sites
 
 _BETWEEN = 1.5  # s between the beginnings of two faults, on average
 _DOWN = (0.1, 2.0)  # s that a process stays down
@@ -26,7 +26,7 @@ class Faults:
         self._sites, self._random = sites, random.Random(seed)
         self.counts: Counter[str] = Counter()
         self._under_way: set[asyncio.Task[None]] = set()
-        self._databases = set(SITES)  # those that are up
+        self._databases = set(sites.databases)  # those that are up
 
     async def run(self) -> None:
         while True:

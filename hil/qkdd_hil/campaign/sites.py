@@ -1,15 +1,22 @@
-"""Two sites: each a database, several KMS processes on it, and lines to everything that can be cut."""
+"""Two sites: each a store, the KMS processes on it, and lines to everything that can be cut.
+
+The store is a PostgreSQL server that several processes share, or the embedded one of a single process, which alone draws ahead
+for busy pairs (`qkdd.kms.leases`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+import psycopg
 
 from qkdd.core.ports import free_ports
 from qkdd.peer.authority import Authority
@@ -31,12 +38,13 @@ class CampaignFailed(Exception):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What a campaign is made of. batch: most keys in a request."""
+    """What a campaign is made of. batch: most keys in a request. The embedded store ("sqlite") takes one replica."""
 
     keys: int
     pairs: int = 64
     batch: int = 512
     replicas: int = 2
+    store: Literal["postgresql", "sqlite"] = "postgresql"
     seed: int = 1
     directory: Path | None = None
     redelivery: str = "300 s"
@@ -87,8 +95,9 @@ class Sites:
         await self._children.__aenter__()
         try:
             await asyncio.to_thread(self._make_saes)
-            for site in SITES:
-                await self._start_database(site)
+            if self.options.store == "postgresql":
+                for site in SITES:
+                    await self._start_database(site)
             await self._open_lines()
             for site in SITES:
                 for number in range(self.options.replicas):
@@ -150,7 +159,9 @@ class Sites:
                 self.lines[f"{plane} {site}"] = Line([(_HOST, p[plane]) for p in ports], seed)
             for number in range(self.options.replicas):
                 self.lines[f"kms_plane {site} {number}"] = Line([(_HOST, ports[number]["kms_plane"])], seed)
-            database = self.databases[site]
+            database = self.databases.get(site)
+            if database is None:
+                continue
             folder = self.folder / f"line-{site}"
             folder.mkdir()
             self.lines[f"database {site}"] = Line([database.socket], seed, folder / database.socket.name)
@@ -168,7 +179,7 @@ class Sites:
                 "id": own,
                 "state_directory": self.folder / "state" / name,
                 "master_key": self.pki.master_keys[own],
-                "store": self.databases[site].url("keys", self.folder / f"line-{site}"),
+                **self._store(site),
             },
             "node_plane": {"listen": ports["node_plane"], "nodes": [site], **post_quantum},
             "kms_plane": {"listen": ports["kms_plane"], **post_quantum},
@@ -191,6 +202,20 @@ class Sites:
         file.write_text(toml.dumps(tree), encoding="utf-8")
         command = [str(Path(sys.executable).with_name("qkdd-kms")), "run", str(file)]
         self.replicas[name] = Replica(name, site, command)
+
+    def _store(self, site: str) -> dict[str, str]:
+        if site not in self.databases:
+            return {}
+        return {"store": self.databases[site].url("keys", self.folder / f"line-{site}")}
+
+    def query(self, site: str, query: str) -> list[tuple[Any, ...]]:
+        """What the site's store tells, past every line that may be cut."""
+        if site in self.databases:
+            with psycopg.connect(self.databases[site].url("keys")) as connection:
+                return connection.execute(query.encode()).fetchall()
+        file = self.folder / "state" / f"kms-{site}.0" / "kms.db"
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10.0)) as connection:
+            return connection.execute(query).fetchall()
 
     def base_url(self, sae: Sae) -> str:
         """Ends in /api/v1/keys."""

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from qkdd.core.database import is_alive, owner
+from qkdd.core.driver_sql import Driver
 from qkdd.core.errors import StorageFailed
 from qkdd.core.sealing import Sealer
 from qkdd.kms import chunks
 from qkdd.kms.allocation import EVERYTHING, Allocation, Conflict, Origin, Piece, from_row
 from qkdd.kms.key_ids import key_id
 from qkdd.kms.mixing import Mixer
+from qkdd.kms.opening import opened
 from qkdd.kms.origin import ANY, Only, fits, take
 from qkdd.kms.schema import (
     ALLOCATIONS,
     CHUNKS,
     DELIVERIES,
     DRAWABLE,
-    MATERIAL,
     RESERVED,
     RETURNED,
     AllocationState,
@@ -72,11 +72,6 @@ _DELIVERED = (
     )
     .values(state=AllocationState.DELIVERED, claimant=None)
     .returning(ALLOCATIONS.c.expected)
-)
-_SEALED = (
-    sa.select(CHUNKS.c.row, CHUNKS.c.chunk_id, CHUNKS.c.link, CHUNKS.c.about, MATERIAL.c.sealed)
-    .join(MATERIAL, MATERIAL.c.row == CHUNKS.c.row)
-    .where(CHUNKS.c.chunk_id.in_(sa.bindparam("ids", expanding=True)))
 )
 _GONE = ALLOCATIONS.delete().where(ALLOCATIONS.c.id == sa.bindparam("of"))
 _NO_DELIVERIES = DELIVERIES.delete().where(DELIVERIES.c.allocation == sa.bindparam("of"))
@@ -232,7 +227,9 @@ def deliver(
     changed = connection.execute(_DELIVERED, {"of": allocation.id, "by": owner(connection)}).one_or_none()
     if changed is None:
         raise StorageFailed("the store was lost while a draw was under way; its reservation is no longer ours")
-    text, rows, origin = text_of(connection, sealer, allocation)
+    with opened(Driver(connection), sealer) as opener:
+        text, origin = opener.text(allocation, 0, allocation.amount), opener.origin(allocation)
+        rows = [opener.row(chunk_id) for chunk_id, _, _ in allocation.pieces]
     if allocation.mix is not None:
         mixer, size = Mixer(sealer, own, peer, allocation), allocation.key_bytes
         text = b"".join(
@@ -316,29 +313,3 @@ def expire(connection: sa.Connection, now: float, lifetime: float, window: float
     for row in old:
         finish(connection, from_row(row))
     return len(done), len(old)
-
-
-def text_of(connection: sa.Connection, sealer: Sealer, allocation: Allocation) -> tuple[bytes, list[int], Origin]:
-    """All keys of an allocation, cut out of the sealed chunks, the row of each piece's chunk, and where they come from."""
-    ids = list({chunk_id for chunk_id, _, _ in allocation.pieces})
-    found = {c.chunk_id: c for c in connection.execute(_SEALED, {"ids": ids})}
-    text = bytearray()
-    rows = []
-    for chunk_id, start, stop in allocation.pieces:
-        chunk = sealer.open(found[chunk_id].sealed, chunks.place(chunk_id))
-        text += chunk.reveal()[start:stop]
-        rows.append(found[chunk_id].row)
-        chunk.wipe()
-    whole = bytes(text)
-    text[:] = bytes(len(text))
-    return whole, rows, _origin([(c.link, json.loads(c.about)) for c in found.values()])
-
-
-def _origin(parts: list[tuple[str, dict[str, Any]]]) -> Origin:
-    """parts: link and facts of each chunk."""
-    claims: list[Any] = [about.get("epsilon") for _, about in parts]
-    return Origin(
-        links=tuple(sorted({link for link, _ in parts})),
-        sources=tuple(sorted({about["source"] for _, about in parts if "source" in about})),
-        epsilon=None if not claims or None in claims else float(sum(claims)),
-    )

@@ -87,7 +87,7 @@ def top(body: dict[str, Any], width: int, *, problem: str = "", keys: bool = Tru
         parts += [Text(), _detectors(body["detectors"])]
     parts += [Text(), _parts(status["parts"], body["devices"])]
     if keys:
-        parts.append(Text("q quits", style="dim"))
+        parts.insert(1, Text("q quits", style="dim"))  # at the top: a low screen loses its last lines
     return Group(*parts)
 
 
@@ -153,7 +153,7 @@ def align(body: dict[str, Any] | None, width: int, *, problem: str = "", keys: b
             *_histogram(bars, max(20, width - 2)),
         ]
     if keys:
-        parts.append(Text("q lets go and quits", style="dim"))
+        parts.insert(1, Text("q lets go and quits", style="dim"))
     return Align.left(Group(*parts))
 
 

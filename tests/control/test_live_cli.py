@@ -85,7 +85,7 @@ class Terminal:
             stdin=end,
             stdout=end,
             stderr=end,
-            env={**os.environ, "TERM": "xterm-256color"},
+            env={**{k: v for k, v in os.environ.items() if k not in ("LINES", "COLUMNS")}, "TERM": "xterm-256color"},
             start_new_session=True,
         )
         os.close(end)

@@ -54,8 +54,10 @@ class Shell:
             return word
         file, kms = Path(self._rig.processes[side].command[-1]), self._rig.processes[f"kms-{side}"].command[-1]
         state = tomllib.loads(file.read_text())["node"]["state_directory"]
-        for name, value in zip(PLACEHOLDERS, (kms, str(file), state), strict=True):
-            word = word.replace(name, value)
+        values = {"KMS-CONFIG": kms, "CONFIG": str(file), "STATE": state}  # the bench has no tunnel, so no PSK-CONFIG
+        for name in PLACEHOLDERS:
+            if name in word:
+                word = word.replace(name, values[name])
         return word
 
     def _systemctl(self, words: list[str], side: str) -> Outcome:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from qkdd.cli import main
 from qkdd.peer import hello
+from qkdd.peer.frames import HEADER
 from qkdd.peer.session import Session
 
 TAMPER = "QKDD_TAMPER"
-_MESSAGE = "distill.test-bits"  # packed bits: what is changed still decodes, and only the seal can tell
+_MESSAGE = b"distill.test-bits"  # packed bits: what is changed still decodes, and only the seal can tell
+_HEAD = bytes([len(_MESSAGE)]) + _MESSAGE
 
 
 def _past() -> None:
@@ -27,10 +29,11 @@ def _tampering() -> None:
     flag = Path(os.environ[TAMPER])
     write = Session._write
 
-    def changed(session: Session, head: bytes, body: bytes) -> None:
-        if flag.exists() and body[1 : 1 + body[0]] == _MESSAGE.encode():
-            body = body[:-2] + bytes([body[-2] ^ 1]) + body[-1:]  # the last byte has padding, which is looked at
-        write(session, head, body)
+    def changed(session: Session, *parts: bytes) -> None:
+        frame = b"".join(parts)
+        if flag.exists() and frame[HEADER.size :].startswith(_HEAD):
+            frame = frame[:-2] + bytes([frame[-2] ^ 1]) + frame[-1:]  # the last byte has padding, which is looked at
+        write(session, frame)
 
     setattr(Session, "_write", changed)  # noqa: B010 - what this module is for
 

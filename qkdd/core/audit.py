@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qkdd.core import log
-from qkdd.core.audit_files import SEGMENT, closed_path, closed_segments, first_line, head_path, sync_folder, whole_lines
+from qkdd.core.audit_files import SEGMENT, closed_path, closed_segments, first_line, head_path, whole_lines
 from qkdd.core.clock import Clock
 from qkdd.core.errors import StorageFailed, StorageFull
+from qkdd.core.folders import sync_folder
 
 GENESIS = "0" * 64
 SIGNED = "audit signed"

@@ -55,15 +55,6 @@ def first_line(path: Path) -> bytes:
         return file.readline()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in it durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def bad_segment(size: int) -> Iterator[tuple[str, str, str]]:
     """For `check` of a configuration section with `audit_segment`."""
     if size < SMALLEST:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from qkdd.core import passphrase
 from qkdd.core.errors import CredentialError, SealError
+from qkdd.core.folders import sync_folder
 from qkdd.core.secret import Secret
 
 MASTER_KEY_BYTES = 32
@@ -115,11 +116,7 @@ def create_master_key(path: Path, under: Secret | None = None) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_folder(path.parent)
 
 
 def create_successor(path: Path, of: Path) -> None:

@@ -21,6 +21,7 @@ import msgspec
 
 from qkdd.core.config import Section
 from qkdd.core.errors import Kind, QkddError
+from qkdd.core.folders import sync_folder
 
 MARK = "zeroised.json"
 EXIT_ZEROISED = 4  # exit code of a service that was zeroised while it ran
@@ -103,7 +104,7 @@ def zeroise(directory: Path, keys: list[Path], stores: list[Path], reason: str, 
         scratch = directory / f"{MARK}.new"
         _write(scratch, text.encode())
         scratch.replace(directory / MARK)  # whoever sees the mark sees all of it
-        _sync(directory)
+        sync_folder(directory)
     except OSError as error:
         failed.append(f"{directory / MARK}: {error.strerror}")
     return Report(time.monotonic() - start, erased, tuple(failed))
@@ -150,7 +151,7 @@ def erase_file(path: Path, *, overwrite: bool = True) -> None:
     finally:
         os.close(descriptor)
     path.unlink()
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -159,12 +160,4 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)

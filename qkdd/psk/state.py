@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from qkdd.core.errors import SealError, StorageFailed
+from qkdd.core.folders import sync_folder
 from qkdd.core.sealing import Sealer
 from qkdd.core.secret import Secret
 from qkdd.psk.errors import StateBroken
@@ -89,11 +90,7 @@ class StateFile:
                 file.flush()
                 os.fsync(file.fileno())
             scratch.rename(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self._path.parent)
         except OSError as error:
             raise StorageFailed(f"{self._path}: {error.strerror}") from None
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from qkdd.core.clock import Clock
+from qkdd.core.folders import sync_folder
 from qkdd.keys.errors import HandOverFailed, HandOverRefused
 from qkdd.keys.sinks.config import ExecSink, FileSink
 from qkdd.keys.sinks.contract import Item
@@ -40,11 +41,7 @@ class FileTarget:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for item in items:
                 self._write(item)
-            descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_folder(self._directory)
         except OSError as error:
             raise HandOverFailed(f"{self._directory}: {error.strerror}") from None
         return {item.chunk_id for item in items}

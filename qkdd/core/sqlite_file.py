@@ -59,6 +59,7 @@ class SqliteFile:
         for pragma in (
             f"busy_timeout = {1000 * self._patience:.0f}",
             f"page_size = {self._page_size}",
+            "mmap_size = 0",  # a file that is erased while it is open is an error to SQLite, not the end of the process
             "journal_mode = WAL",
             "synchronous = FULL",
             "secure_delete = ON",

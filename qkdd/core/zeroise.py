@@ -27,6 +27,9 @@ MARK = "zeroised.json"
 EXIT_ZEROISED = 4  # exit code of a service that was zeroised while it ran
 _AT_MOST = 64 << 20  # bytes of a file that are overwritten
 _PIECE = 1 << 20
+# SQLite's index of its log: page numbers and checksums, no content. Whoever has the store open has it mapped, so cutting it would
+# kill that process (SIGBUS) before the mark stands; it is only removed.
+_INDEX = "-shm"
 
 
 class Zeroised(QkddError):
@@ -91,8 +94,10 @@ def zeroise(directory: Path, keys: list[Path], stores: list[Path], reason: str, 
     erased, failed = 0, list[str]()
     for path in dict.fromkeys([*keys, *stores]):
         try:
-            # a store is sealed and only cut, unless a key that opens it may be left
-            erase_file(path, overwrite=path in keys or bool(failed))
+            if path.name.endswith(_INDEX):
+                path.unlink()
+            else:  # a store is sealed and only cut, unless a key that opens it may be left
+                erase_file(path, overwrite=path in keys or bool(failed))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -132,7 +137,7 @@ def clear(directory: Path, stores: list[Path]) -> None:
 
 def store_files(path: Path) -> list[Path]:
     """A SQLite file and what stands beside it."""
-    return [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))]
+    return [path, *(path.with_name(path.name + end) for end in ("-wal", _INDEX, "-journal"))]
 
 
 def erase_file(path: Path, *, overwrite: bool = True) -> None:

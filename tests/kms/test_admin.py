@@ -269,7 +269,8 @@ def scan(root: Path, kept: Path, secrets: dict[str, bytes]) -> None:
         if path.is_file() and "bob" not in path.name and "bob" not in str(path.parent):
             data = path.read_bytes()
             assert not any(secret in data for secret in secrets.values()), path
-            assert data == b"" or path.parent != kept, path
+            # the index of SQLite's log is removed and not cut: page numbers, and mapped by whoever has the store open
+            assert data == b"" or path.parent != kept or path.name.endswith("-shm"), path
 
 
 @pytest.mark.parametrize("how", ["typed", "tamper"])

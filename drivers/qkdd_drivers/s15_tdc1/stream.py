@@ -45,7 +45,8 @@ _WITNESS = 64  # steps that a rate is known from: at the start, and on either si
 _HUNT_BYTES = 1 << 18  # while searching, older bytes than this are given up
 _WRAP_S = WRAP_UNITS * UNIT_PS * 1e-12
 _BEHIND = 0.75 * _WRAP_S  # seconds behind the host's clock that only a missed wrap explains
-_CONFIRM = 1.0  # seconds for which that must last
+_CONFIRM = 1.0  # seconds for which that must last,
+_STEADY = 0.25 * _WRAP_S  # and change by less: a host that does not keep up falls back and catches up
 
 
 class TagStream:
@@ -169,8 +170,8 @@ class TagStream:
             self._behind.clear()
             self._clock = (now, self._until)
             return False
-        if not self._behind:
-            self._behind_since = now
+        if not self._behind or max(*self._behind, behind) - min(*self._behind, behind) > _STEADY:
+            self._behind, self._behind_since = [], now
         self._behind.append(behind)
         if now - self._behind_since < _CONFIRM:
             return False

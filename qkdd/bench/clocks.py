@@ -22,6 +22,8 @@ from qkdd_native import cascade as native_cascade
 from qkdd_native import hashing as native_hashing
 from qkdd_native import ldpc as native_ldpc
 
+from qkdd.peer import tls_engine
+
 _NATIVE: tuple[ModuleType, ...] = (native_bits, native_cascade, native_hashing, native_ldpc)
 _LIBRARY = ("SSL_read", "SSL_write", "BIO_read", "BIO_write")
 _RANDOM = "random numbers"
@@ -115,7 +117,7 @@ class Clocks:
             for name in ("update", "hash_of"):  # looked up once, when the module is imported
                 if hasattr(module, f"_{name}"):
                     setattr(module, f"_{name}", getattr(module.lib, f"qkdd_poly_hash_{name.removeprefix('hash_')}"))
-        SSL._lib = TimedLibrary(SSL._lib, self._tls, _LIBRARY)  # type: ignore[attr-defined]
+        SSL._lib = tls_engine._openssl = TimedLibrary(SSL._lib, self._tls, _LIBRARY)  # type: ignore[attr-defined]
         os.urandom = self._random.timed(_RANDOM, os.urandom)
 
     def begin(self) -> None:

@@ -29,6 +29,7 @@ HEADER = struct.Struct(">4sBBHIQ")
 CONTROL_LIMIT = 64 << 10
 DATA_LIMIT = 64 << 20  # 5 s of announced clicks at a million a second are some 15 MB
 _TAG_LIMIT = 64
+_PART = 16 << 10  # bytes from which on a part of a frame stands for itself
 
 
 class Channel(IntEnum):
@@ -81,29 +82,38 @@ class FrameDecoder:
     """Bytes in, frames out. After an error it is unusable."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        # of the header or body that is under way; joined when it is whole, so that megabytes move once
+        self._parts: list[bytes | bytearray] = []
+        self._size = 0
         self._head: tuple[FrameType, int, int, bytes] | None = None
 
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+    def feed(self, data: bytes) -> list[Frame]:
         """All frames that are complete now. Raises FrameGarbage, or VersionMismatch for another frame format."""
-        self._buffer += data
         frames: list[Frame] = []
+        at = 0
         while True:
-            if self._head is None:
-                if len(self._buffer) < HEADER.size:
-                    return frames
-                head = self._take(HEADER.size)
-                self._head = (*self._parse(head), head)
-            kind, length, sequence, head = self._head
-            if len(self._buffer) < length:
+            wanted = HEADER.size if self._head is None else self._head[1]
+            part = data[at : at + wanted - self._size]
+            at += len(part)
+            if self._size + len(part) < wanted:
+                self._keep(part)
                 return frames
-            frames.append(Frame(kind, sequence, head, self._take(length)))
-            self._head = None
+            whole = b"".join((*self._parts, part)) if self._parts else part
+            self._parts, self._size = [], 0
+            if self._head is None:
+                self._head = (*self._parse(whole), whole)
+            else:
+                kind, _, sequence, head = self._head
+                frames.append(Frame(kind, sequence, head, whole))
+                self._head = None
 
-    def _take(self, count: int) -> bytes:
-        part = bytes(memoryview(self._buffer)[:count])
-        del self._buffer[:count]
-        return part
+    def _keep(self, part: bytes) -> None:
+        self._size += len(part)
+        last = self._parts[-1] if self._parts else None
+        if isinstance(last, bytearray) and len(last) < _PART:
+            last += part  # a peer that writes byte by byte must not fill the memory with objects
+        elif part:
+            self._parts.append(part if len(part) >= _PART else bytearray(part))
 
     @staticmethod
     def _parse(head: bytes) -> tuple[FrameType, int, int]:

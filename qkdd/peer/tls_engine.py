@@ -1,7 +1,8 @@
 """OpenSSL underneath: one context built from files, and the object that asyncio drives through memory BIOs.
 
-pyOpenSSL has no public call for groups and signature algorithms (pyca/pyopenssl issue 1424); `_restrict` is the only place
-that reaches below it, and it checks every return code: a refused list would otherwise leave the library's default.
+Two places reach below pyOpenSSL. It has no public call for groups and signature algorithms (pyca/pyopenssl issue 1424):
+`_restrict` checks every return code, because a refused list would otherwise leave the library's default. And its calls move
+one record of 16 KB each: `read` and `_push` hand over as many as there are (decision 0280).
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from qkdd.peer import certificates
 from qkdd.peer.errors import CertIdentity, CertPurpose, PeerError, TlsSettingRefused
 from qkdd.peer.tls_errors import as_ssl_error, openssl_error, verification_error
 
-# the C library under pyOpenSSL; not part of its public interface, see _restrict
+# the C library under pyOpenSSL; not part of its public interface, see above
 _openssl: Any = SSL._lib  # type: ignore[attr-defined]
+_ffi: Any = SSL._ffi  # type: ignore[attr-defined]
+_allocate = _ffi.new_allocator(should_clear_after_alloc=False)
 
 _CIPHERS = b"TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _READ_CHUNK = 256 * 1024
@@ -71,6 +74,8 @@ def build(
     # a resumed session would skip certificate and revocation checks: no cache, no tickets
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET)
+    # what is written goes to memory, where all of it fits: one call for many records
+    context.clear_mode(_openssl.SSL_MODE_ENABLE_PARTIAL_WRITE)
     try:
         context.use_certificate(material.leaf)
         for issuer in material.chain[1:]:
@@ -205,21 +210,26 @@ class TlsObject:
         self._push()
 
     def read(self, size: int = _READ_CHUNK, buffer: memoryview | bytearray | None = None) -> bytes | int:
+        """All records that have arrived, as far as they fit."""
         self._pull()
+        size = min(size, _READ_CHUNK if buffer is None else len(buffer))
+        chunk = _allocate("char[]", size) if buffer is None else _ffi.from_buffer("char[]", buffer, True)
+        session, done, count = self.connection._ssl, 0, 0
+        while done < size and (count := _openssl.SSL_read(session, chunk + done, size - done)) > 0:
+            done += count
+        if done or not size:  # an end or an error behind these records is there again at the next read
+            return done if buffer is not None else _ffi.buffer(chunk, done)[:]
         try:
-            if buffer is not None:
-                count: int = self.connection.recv_into(buffer, min(size, len(buffer)))
-                return count
-            data: bytes = self.connection.recv(min(size, _READ_CHUNK))
+            self.connection._raise_ssl_error(session, count)
         except SSL.WantReadError:
             self._push()
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "want read") from None
         except SSL.ZeroReturnError:
-            return 0 if buffer is not None else b""
+            pass
         except SSL.Error as error:
             self._push()
             raise self._fail(error) from None
-        return data
+        return 0 if buffer is not None else b""
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         if not len(data):
@@ -279,14 +289,9 @@ class TlsObject:
             self.connection.bio_write(self._incoming.read(_READ_CHUNK))
 
     def _push(self) -> None:
-        while True:
-            try:
-                data = self.connection.bio_read(_READ_CHUNK)
-            except SSL.WantReadError:
-                return
-            self._outgoing.write(data)
-            if len(data) < _READ_CHUNK:  # a memory BIO gives all that it has: asking again would be an exception
-                return
+        chunk = _allocate("char[]", _READ_CHUNK)
+        while (count := _openssl.BIO_read(self.connection._from_ssl, chunk, _READ_CHUNK)) > 0:
+            self._outgoing.write(_ffi.buffer(chunk, count))
 
     def _fail(self, error: SSL.Error, *, tell: bool = True) -> ssl.SSLError:
         cause = self._verdict or openssl_error(error, self._name)

@@ -37,6 +37,19 @@ def test_frames_survive_any_chopping(items: list[tuple[FrameType, int, bytes]], 
     assert b"".join(f.header + f.body for f in found) == data  # what a seal covers is what was sent
 
 
+@pytest.mark.parametrize("piece", [13, frames._PART - 1, frames._PART, 3 * frames._PART])
+def test_a_large_frame_in_pieces_takes_no_more_memory_than_its_bytes(piece: int) -> None:
+    body = bytes(range(256)) * 800
+    data = wire(FrameType.MESSAGE, 1, body)
+    decoder = FrameDecoder()
+    for at in range(0, len(data) - 1, piece):
+        assert decoder.feed(data[at : min(at + piece, len(data) - 1)]) == []
+        assert len(decoder._parts) <= 1 + len(data) // frames._PART
+    (found,) = decoder.feed(data[-1:] + b"QK")
+    assert found.body == body
+    assert decoder.feed(data[2:]) == [found]  # behind the two bytes that came already
+
+
 @given(st.binary(max_size=400))
 @settings(max_examples=300)
 def test_garbage_is_an_error_or_nothing(data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import shutil
 import ssl
@@ -372,3 +373,54 @@ def test_a_key_that_others_may_read_is_refused(site: Any) -> None:
 def test_plain_sockets_are_refused(pki: DemoPki) -> None:
     with pytest.raises(e.TlsSettingRefused):
         tls.client_context(profile(pki.post_quantum["alice"])).wrap_socket(None)
+
+
+def shaken(server_profile: tls.TlsProfile, client_profile: tls.TlsProfile) -> tuple[Any, Any, Any, Any]:
+    """Server and client after their handshake in memory; where the server reads, and where the client writes."""
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = tls.server_context(server_profile).wrap_bio(to_server, down, server_side=True)
+    client = tls.client_context(client_profile).wrap_bio(to_client, up, server_side=False)
+    for _ in range(4):
+        for end, output, target in ((client, up, to_server), (server, down, to_client)):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+            if output.pending:
+                target.write(output.read())
+    return server, client, to_server, up
+
+
+def test_many_records_are_one_write_and_one_read(pki: DemoPki) -> None:
+    server, client, to_server, up = shaken(*(profile(pki.post_quantum[who]) for who in ("alice", "bob")))
+    data = bytes(range(256)) * 400
+    assert client.write(data) == len(data)
+    to_server.write(up.read())
+    assert server.read(70_000) == data[:70_000]
+    rest = bytearray(50_000)
+    assert server.read(50_000, rest) == len(data) - 70_000
+    assert rest[: len(data) - 70_000] == data[70_000:]
+    with pytest.raises(ssl.SSLWantReadError):
+        server.read(16)
+
+
+def test_what_came_before_a_forged_record_or_the_end_is_still_read(pki: DemoPki) -> None:
+    server, client, to_server, up = shaken(*(profile(pki.post_quantum[who]) for who in ("alice", "bob")))
+    client.write(b"true")
+    true = up.read()
+    client.write(b"to be forged")
+    forged = bytearray(up.read())
+    forged[-1] ^= 1
+    to_server.write(true + forged)
+    assert server.read() == b"true"
+    for _ in range(2):
+        with pytest.raises(ssl.SSLError) as caught:
+            server.read()
+        assert not isinstance(caught.value, ssl.SSLWantReadError)
+
+    server, client, to_server, up = shaken(*(profile(pki.post_quantum[who]) for who in ("alice", "bob")))
+    client.write(b"the last word")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.unwrap()
+    to_server.write(up.read())
+    assert server.read() == b"the last word"
+    assert server.read() == b""

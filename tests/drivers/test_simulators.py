@@ -235,7 +235,7 @@ def test_what_was_not_read_in_time_is_kept_by_a_fifo_that_is_large_enough() -> N
         sim = Tdc1Sim(PoissonClicks(200_000, 3), fifo_words=1 << 23)  # forty seconds: enough on any machine
         address = await sim.start()
         try:
-            blocks = await stream(sim, address, lambda b: len(b) > 20, lambda: sim.inject("deaf", seconds=0.2))
+            blocks = await stream(sim, address, lambda b: len(b) > 20, lambda: sim.inject("deaf", seconds=0.1))
         finally:
             await sim.stop()
         assert sim.words_lost == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -66,24 +67,27 @@ def same_length(a: NDArray[Any], b: NDArray[Any], names: str) -> None:
 class Workspaces:
     """Scratch memory that is used again: fresh memory costs a page fault every 4 KiB, at some sizes more than the kernel itself.
 
-    Kernels zero theirs before they return. Two are kept, one a core, of at most `most` words each; append and pop of a list are
-    atomic, so any number of threads may share one object.
+    Kernels zero theirs before they return. The two largest are kept, one a core, of at most `most` words each. Any number of
+    threads may share one object.
     """
 
-    __slots__ = ("_kept", "_most")
+    __slots__ = ("_kept", "_lock", "_most")
 
     def __init__(self, most: int = 1 << 24) -> None:
         self._kept: list[NDArray[np.uint64]] = []
+        self._lock = Lock()
         self._most = most
 
     def take(self, words: int) -> NDArray[np.uint64]:
         """At least `words` words of any content; to be given back with `keep`."""
-        try:
-            kept = self._kept.pop()
-        except IndexError:
-            return np.empty(words, np.uint64)
-        return kept if len(kept) >= words else np.empty(words, np.uint64)
+        with self._lock:
+            for place, kept in enumerate(self._kept):  # the smallest that will do
+                if len(kept) >= words:
+                    return self._kept.pop(place)
+        # sizes follow an estimate and vary by a percent: the next block's shall fit too
+        return np.empty(words + words // 16, np.uint64)
 
     def keep(self, workspace: NDArray[np.uint64]) -> None:
-        if len(workspace) <= self._most and len(self._kept) < 2:
-            self._kept.append(workspace)
+        if len(workspace) <= self._most:
+            with self._lock:
+                self._kept = sorted((*self._kept, workspace), key=len)[-2:]

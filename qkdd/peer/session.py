@@ -39,6 +39,7 @@ from qkdd.peer.wire import Connection
 _INBOX_LIMIT = (
     256 << 20
 )  # unread bytes; the protocol is in lock-step, so more than a block's worth is an attack or a defect
+_TRIPS = 8  # pings whose shortest is the round trip
 _SMALL = 4096  # bytes of a body that is joined with its header: one piece of hashing instead of several
 _CODE = re.compile(r"^QKD(-[A-Z0-9]+){2,8}$")
 _log = log.get("peer")
@@ -68,7 +69,7 @@ class Session:
         self.role: Role = who.role
         self.local_id, self.peer_id = who.local_id, who.peer_id
         self.session_id, self.terms = terms.session_id, terms
-        self.rtt = 0.0
+        self._trips: deque[float] = deque(maxlen=_TRIPS)
         self.on_rehandshake_wanted: Callable[[], None] | None = None
         self._auth, self._settings, self._clock, self._meter = authenticator, settings, clock, meter
         self._in = self._out = connection
@@ -110,7 +111,7 @@ class Session:
             connection.wire.close()
             raise
         session = cls(connection, who, opened.terms, opened.authenticator, settings, clock, meter)
-        session.rtt = opened.rtt
+        session._trips.append(opened.rtt)
         session._begin()
         return session
 
@@ -130,6 +131,11 @@ class Session:
     @property
     def masks_left(self) -> int | None:
         return self._auth.masks_left
+
+    @property
+    def rtt(self) -> float:
+        """The shortest of the last pings: a node that is busy answers late, and that is not the line."""
+        return min(self._trips, default=0.0)
 
     @property
     def failure(self) -> QkddError | None:
@@ -307,7 +313,7 @@ class Session:
             case FrameType.PONG:
                 started = self._pings.pop(frame.body, None)
                 if started is not None:
-                    self.rtt += 0.25 * (self._clock.monotonic() - started - self.rtt)
+                    self._trips.append(self._clock.monotonic() - started)
             case FrameType.SWITCH:
                 self._switch_binding = frame.body
                 self._switch_in()

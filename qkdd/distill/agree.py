@@ -41,7 +41,7 @@ async def accept(own: BlockPlan, config: DistillConfig, session: PeerSession, bl
         raise PlanMismatch(f"a tolerated error of {message.tolerated_error} is above qber_max", field="tolerated_error")
     if message.refusal in NO_KEY:  # to make no key is always safe to follow
         own = sacrifice_plan(own.m, message.tolerated_error, config, message.refusal)
-    else:
+    elif (message.tolerated_error, message.method) != (own.tolerated_error, own.method) or own.refusal:
         own = plan_block(own.m, message.tolerated_error, config, _method(message.method, config))
     theirs = msgspec.structs.asdict(message)
     for name, value in _fields(own).items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,13 +190,15 @@ def layout(n: int, error: float, most: int) -> Layout | None:
     least = codes[0].lifting_for(bits)
     best: tuple[int, int, int] | None = None
     for lifting in range(least, min(least + max(1, least // SLACK), codes[0].lifting) + 1, 64):
-        for index, code in enumerate(codes):
+
+        def suffices(code: kernels.LdpcCode, lifting: int = lifting) -> bool:
             syndrome = code.rows * lifting
-            if best is not None and syndrome >= best[0]:
-                break
-            if syndrome >= efficiency(syndrome / bits, bits) * limit:
-                best = (syndrome, index, lifting)
-                break
+            return syndrome >= efficiency(syndrome / bits, bits) * limit
+
+        index = bisect_left(codes, True, key=suffices)  # once a code suffices, all with more rows do
+        if index < len(codes):
+            found = (codes[index].rows * lifting, index, lifting)
+            best = found if best is None or found[0] < best[0] else best
     return None if best is None else Layout(n, frames, best[1], best[2])
 
 

@@ -35,6 +35,7 @@ SIGNER = "audit signer"
 CONTINUED = "audit continued"
 _LINES, _SECONDS = 1000, 600.0  # between signatures
 _BACKLOG = 1 << 20  # bytes that may wait for a disk that does not take them
+_text = json.JSONEncoder(sort_keys=True).encode  # one encoder for all lines
 
 
 class Signer(Protocol):
@@ -149,8 +150,8 @@ class AuditLog:
     def _append(self, event: str, fields: dict[str, Any]) -> None:
         self._seq += 1
         body = {"seq": self._seq, "time": round(self._clock.wall(), 3), "event": event, **fields}
-        self._chain = link(self._chain, json.dumps(body, sort_keys=True))
-        self._pending += json.dumps({**body, "chain": self._chain}, sort_keys=True).encode() + b"\n"
+        self._chain = link(self._chain, _text(body))
+        self._pending += _text({**body, "chain": self._chain}).encode() + b"\n"
 
     def _serve(self) -> None:
         closing = False

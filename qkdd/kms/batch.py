@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, overload
 
 import msgspec
 
 from qkdd.kms.allocation import UNKNOWN, Allocation, Origin
 from qkdd.kms.classes import KeyClass
-from qkdd.kms.key_ids import key_id, key_ids
+from qkdd.kms.key_ids import key_id
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class KeyBatch(Sequence[Key]):
         amount: int | None = None,
     ) -> None:
         """text: these keys one behind the other. first: number of the first one in the draw; amount: None for all."""
-        self.allocation, self._text, self._synthetic = allocation, text, synthetic
+        self.allocation, self.text, self.synthetic = allocation, text, synthetic
         self.origin, self.first = origin, first
         self._amount = allocation.amount if amount is None else amount
 
@@ -60,22 +60,16 @@ class KeyBatch(Sequence[Key]):
             return [self[i] for i in range(*index.indices(len(self)))]
         at = range(self._amount)[index]
         size = self.allocation.key_bytes
-        key = self._text[at * size : (at + 1) * size]
+        key = self.text[at * size : (at + 1) * size]
         allocation = self.allocation
         return Key(
             key_id(allocation.id, self.first + at),
             key,
             allocation.slaves,
-            self._synthetic,
+            self.synthetic,
             allocation.key_class,
             self.origin,
         )
-
-    def pairs(self) -> Iterator[tuple[str, bytes]]:
-        """Key IDs and keys."""
-        size, ids = self.allocation.key_bytes, key_ids(self.allocation.id, self.first, self._amount)
-        for at, name in enumerate(ids):
-            yield name, self._text[at * size : (at + 1) * size]
 
     def __repr__(self) -> str:
         return f"KeyBatch({len(self)} keys of {8 * self.allocation.key_bytes} bits)"

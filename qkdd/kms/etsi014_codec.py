@@ -6,14 +6,16 @@ import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from qkdd.kms.allocation import Origin
 from qkdd.kms.classes import KeyClass
 from qkdd.kms.config import Limits
 from qkdd.kms.errors import KmsError, RequestRefused
-from qkdd.kms.key_ids import canonical
+from qkdd.kms.key_ids import canonical, stem
 from qkdd.kms.service import Key, KeyBatch
 
 MULTICAST_EXTENSION = "qkdd_shared_with"
@@ -205,43 +207,52 @@ def _ids(texts: list[str]) -> list[str]:
 
 def about(key: Key) -> dict[str, Any]:
     """What is said of a key: class, where its bytes come from, what is claimed for them, and marks."""
-    extension: dict[str, Any] = {CLASS_EXTENSION: key.key_class}
-    if key.origin.links:
-        extension["qkdd_links"] = key.origin.links
-    if key.origin.sources:
-        extension["qkdd_sources"] = key.origin.sources
-    if key.origin.epsilon is not None:
-        extension["qkdd_epsilon"] = key.origin.epsilon
-    if len(key.slaves) > 1:
-        extension[MULTICAST_EXTENSION] = len(key.slaves)
-    if key.synthetic:
+    return _about(key.key_class, key.origin, len(key.slaves), key.synthetic)
+
+
+def _about(key_class: KeyClass, origin: Origin, slaves: int, synthetic: bool) -> dict[str, Any]:
+    extension: dict[str, Any] = {CLASS_EXTENSION: key_class}
+    if origin.links:
+        extension["qkdd_links"] = origin.links
+    if origin.sources:
+        extension["qkdd_sources"] = origin.sources
+    if origin.epsilon is not None:
+        extension["qkdd_epsilon"] = origin.epsilon
+    if slaves > 1:
+        extension[MULTICAST_EXTENSION] = slaves
+    if synthetic:
         extension[INSECURE_EXTENSION] = "synthetic key of qkdd-kms dev-pair"
     return extension
 
 
-def _extension(key: Key) -> str:
-    return msgspec.json.encode(about(key)).decode()
+@lru_cache(maxsize=256)
+def _extension(key_class: KeyClass, origin: Origin, slaves: int, synthetic: bool) -> str:
+    """The same text is said of many keys."""
+    return msgspec.json.encode(_about(key_class, origin, slaves, synthetic)).decode()
 
 
-def _entry(key_id: str, key: bytes, extension: str) -> str:
-    """key_id and base64 need no escapes."""
-    text = binascii.b2a_base64(key, newline=False).decode("ascii")
-    return f'{{"key_ID":"{key_id}","key":"{text}","key_extension":{extension}}}'
+def _base64(key: bytes) -> str:
+    return binascii.b2a_base64(key, newline=False).decode("ascii")
 
 
 def container(keys: Sequence[Key]) -> bytes:
     """Key container (Table 11); multicast keys are marked, since the standard does not tell a slave."""
-    if isinstance(keys, KeyBatch):  # one draw: the same is said of all its keys
-        extension = _extension(keys[0])
-        entries = [_entry(key_id, key, extension) for key_id, key in keys.pairs()]
+    if isinstance(keys, KeyBatch):  # one draw: the same is said of all its keys; neither IDs nor base64 need escapes
+        draw, text = keys.allocation, keys.text
+        head, number = stem(draw.id, keys.first, len(keys))
+        begin = f'{{"key_ID":"{head}'
+        end = f'","key_extension":{_extension(draw.key_class, keys.origin, len(draw.slaves), keys.synthetic)}}}'
+        cuts = range(0, len(text), draw.key_bytes)
+        entries = [
+            f'{begin}{n:012x}","key":"{_base64(text[at : at + draw.key_bytes])}{end}'
+            for n, at in enumerate(cuts, number)
+        ]
     else:
-        last, extension, entries = None, "", []
-        for key in keys:
-            if last is None or not (
-                key.origin is last.origin and key.slaves is last.slaves and key.key_class is last.key_class
-            ):
-                last, extension = key, _extension(key)
-            entries.append(_entry(key.key_id, key.key, extension))
+        entries = [
+            f'{{"key_ID":"{key.key_id}","key":"{_base64(key.key)}","key_extension":'
+            f"{_extension(key.key_class, key.origin, len(key.slaves), key.synthetic)}}}"
+            for key in keys
+        ]
     return f'{{"keys":[{",".join(entries)}]}}'.encode("ascii")
 
 

@@ -21,13 +21,18 @@ def key_id(allocation: bytes, number: int) -> str:
     return f"{text[:8]}-{text[8:12]}-8{text[12:15]}-{low[:4]}-{low[4:]}"
 
 
-def key_ids(allocation: bytes, first: int, amount: int) -> list[str]:
-    """`key_id` of consecutive keys, of which only the last twelve digits differ."""
+def stem(allocation: bytes, first: int, amount: int) -> tuple[str, int]:
+    """What `key_id` of consecutive keys has in common, and the number that is the last twelve digits of the first one."""
     start = key_id(allocation, first)
     if first + amount - 1 > MAX_NUMBER:
         raise ValueError("a key's number has 26 bits")
-    head, tail = start[:24], int(start[24:], 16)
-    return [f"{head}{tail + number:012x}" for number in range(amount)]
+    return start[:24], int(start[24:], 16)
+
+
+def key_ids(allocation: bytes, first: int, amount: int) -> list[str]:
+    """`key_id` of consecutive keys."""
+    head, tail = stem(allocation, first, amount)
+    return [f"{head}{number:012x}" for number in range(tail, tail + amount)]
 
 
 def canonical(text: str) -> str:

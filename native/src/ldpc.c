@@ -27,33 +27,28 @@ static size_t stride_of(const qkdd_ldpc_code *code) { return code->lifting + LDP
 static size_t message_bytes(const qkdd_ldpc_code *code) { return (size_t)code->starts[code->rows] * code->lifting; }
 
 static size_t layered_bytes(const qkdd_ldpc_code *code) {
-    return 2 * code->columns * stride_of(code) + message_bytes(code) + (size_t)code->rows * code->lifting + 5 * code->columns;
+    return code->columns * (stride_of(code) + 4) + message_bytes(code) + (size_t)code->rows * code->lifting;
 }
 
 static void layered_open(ldpc_state *state, int8_t *memory, const uint8_t *syndrome, const int8_t *prior) {
     const qkdd_ldpc_code *code = state->code;
     const size_t z = code->lifting, checks = code->rows * z;
     state->stride = stride_of(code);
-    state->values = memory, memory += 2 * code->columns * state->stride;
+    state->fresh = 1;
+    state->values = memory, memory += code->columns * state->stride;
     state->messages = memory, memory += message_bytes(code);
     state->target = (uint8_t *)memory, memory += checks;
-    state->turn = (uint32_t *)(void *)memory, memory += 4 * code->columns;
-    state->current = (uint8_t *)memory;
-    /* the values are written before they are read */
-    memset(state->messages, 0, message_bytes(code));
+    state->turn = (uint32_t *)(void *)memory;
     memset(state->turn, 0, 4 * code->columns);
-    memset(state->current, 0, code->columns);
-    for (size_t column = 0; column < code->columns; column++) {
-        memcpy(ldpc_array(state, column, 0), prior + column * z, z);
-        memcpy(ldpc_array(state, column, 0) + z, prior + column * z, LDPC_PAD);
-    }
+    for (size_t column = 0; column < code->columns; column++)
+        memcpy(state->values + column * state->stride, prior + column * z, z);
     for (size_t i = 0; i < checks; i++) state->target[i] = (uint8_t)(syndrome[i] << 7);
 }
 
 static void layered_close(const ldpc_state *state, int found, uint8_t *errors) {
     const size_t z = state->code->lifting;
     for (size_t column = 0; column < state->code->columns; column++) {
-        const int8_t *value = ldpc_array(state, column, state->current[column]);
+        const int8_t *value = state->values + column * state->stride;
         const size_t turn = state->turn[column];
         uint8_t *out = errors + column * z;
         for (size_t i = 0; i < z - turn; i++) out[turn + i] = found && value[i] < 0;
@@ -185,11 +180,11 @@ static inline lanes16 lookup(lanes16 a, const uint8_t *table) {
     for (int i = 0; i < 16; i++) out[i] = (int8_t)table[a[i]];
     return out;
 }
-static inline lanes16 message(int8_t *place, lanes16 in, lanes16 least, lanes16 usual, lanes16 other, lanes16 sign) {
-    lanes16 mask = (sign ^ in) < 0, size = pick(size_of(in) == least, other, usual), out = (size ^ mask) - mask;
-    store(place, out);
-    return out;
+static inline lanes16 with_sign(lanes16 size, lanes16 sign) {
+    const lanes16 mask = sign < 0;
+    return (size ^ mask) - mask;
 }
+static inline lanes16 pick_equal(lanes16 a, lanes16 b, lanes16 x, lanes16 y) { return pick(a == b, x, y); }
 static inline size_t negative(lanes16 a) {
     size_t count = 0;
     for (int i = 0; i < 16; i++) count += a[i] < 0;
@@ -211,7 +206,6 @@ static inline size_t negative(lanes16 a) {
 #define MAX larger
 #define LOOKUP lookup
 #define NEGATIVE negative
-#define MESSAGE(slot) load(state->messages + (slot)*LANES)
-#define OUT(slot, in, least, usual, other, sign) \
-    message(state->messages + (slot)*LANES, in, least, usual, other, sign)
+#define SIGNED with_sign
+#define PICK pick_equal
 #include "ldpc_layer.h"

@@ -15,29 +15,30 @@ typedef struct {
     uint16_t lanes, first;
 } ldpc_split;
 
-/* A decoder in its workspace. In all variants but VBMI a column of circulants has two arrays of lifting values and a copy of the first
- * LDPC_PAD of them behind. One is current: its place i holds the value of bit (i + turn) mod lifting. A layer reads the current array from
- * where its own turn begins, unaligned, and writes the other in its own order, aligned; then that one is current. */
+/* A decoder in its workspace. In all variants but VBMI a column of circulants is an array of lifting values, whose place i holds the value of
+ * bit (i + turn) mod lifting, and room for a copy of its first vector behind it, so that a vector may be read across the end. */
 typedef struct {
     const qkdd_ldpc_code *code;
-    int8_t *values;    /* [columns][2][stride]; VBMI: [columns][lifting] */
+    int8_t *values;    /* [columns][stride]; VBMI: [columns][lifting] */
     int8_t *messages;  /* [edges][lifting] */
     uint32_t *turn;    /* [columns]; not VBMI */
-    uint8_t *current;  /* [columns]: 0 or 1; VBMI: signs are packed */
     size_t stride;     /* of an array */
     uint8_t *target;   /* [rows][lifting]: 0x80 where the parity must be odd */
+    int fresh;         /* no message was sent yet */
     /* VBMI only, see ldpc_vbmi.c */
     uint8_t *rotations; /* [64][64] lanes */
     uint64_t *parities; /* [rows][vectors]: bits of the syndrome */
     uint64_t *signs;    /* [columns][2][vectors] */
+    uint8_t *current;   /* [columns]: 1 if the signs are packed */
     uint32_t *places;   /* [rows][vectors][edges of the row] */
     ldpc_split *splits; /* [edges]: shifts in lanes and vectors */
     ldpc_split *turns;  /* [columns] */
-    int fresh;          /* no message was sent yet */
 } ldpc_state;
 
-static inline int8_t *ldpc_array(const ldpc_state *state, size_t column, int which) {
-    return state->values + (2 * column + (size_t)which) * state->stride;
+/* Where in its array the bit `shift` of a column is. */
+static inline uint32_t ldpc_place(const ldpc_state *state, uint32_t column, uint32_t shift) {
+    const uint32_t turn = state->turn[column];
+    return shift >= turn ? shift - turn : shift + state->code->lifting - turn;
 }
 
 /* Lays the state out in memory (aligned to LDPC_PAD) and fills it. */

@@ -73,6 +73,9 @@ static decoder decoder_in_use(void) {
                          qkdd_vbmi_ldpc_close};
     if (qkdd_variant_current() >= QKDD_AVX2)
         return (decoder){layered_bytes, layered_open, qkdd_avx2_ldpc_iterate, qkdd_avx2_ldpc_satisfied, layered_close};
+#elif defined(__aarch64__)
+    if (qkdd_variant_current() == QKDD_NEON)
+        return (decoder){layered_bytes, layered_open, qkdd_neon_ldpc_iterate, qkdd_neon_ldpc_satisfied, layered_close};
 #endif
     return (decoder){layered_bytes, layered_open, qkdd_portable_ldpc_iterate, qkdd_portable_ldpc_satisfied, layered_close};
 }

@@ -60,6 +60,9 @@ ldpc_open qkdd_vbmi_ldpc_open;
 ldpc_iterate qkdd_vbmi_ldpc_iterate;
 ldpc_satisfied qkdd_vbmi_ldpc_satisfied;
 ldpc_close qkdd_vbmi_ldpc_close;
+#elif defined(__aarch64__)
+ldpc_iterate qkdd_neon_ldpc_iterate;
+ldpc_satisfied qkdd_neon_ldpc_satisfied;
 #endif
 
 #endif

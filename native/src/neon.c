@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * aarch64 variant: carry-less products by PMULL (the crypto extension), CRC by its own instructions. The loops of times.h, the
- * packing of bits and LDPC are the portable ones: the compiler makes vectors of them, NEON being part of every aarch64. */
+ * aarch64 variant: carry-less products by PMULL (the crypto extension), CRC by its own instructions; LDPC is in ldpc_neon.c. The loops
+ * of times.h and the packing of bits are the portable ones: the compiler makes vectors of them, NEON being part of every aarch64. */
 #if defined(__aarch64__)
 
 #include <arm_acle.h>

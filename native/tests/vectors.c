@@ -153,6 +153,43 @@ static void decoders(FILE *out) {
     }
 }
 
+static void ldpc(FILE *out) {
+    enum { COLUMNS = 24, ROWS = 6, DEGREE = 11 };
+    for (uint32_t lifting = 64; lifting <= 1024; lifting += lifting < 192 ? 64 : 832) {
+        uint32_t starts[ROWS + 1], columns_of[ROWS * DEGREE], shifts[ROWS * DEGREE], used;
+        for (uint32_t row = 0; row <= ROWS; row++) starts[row] = row * DEGREE;
+        for (uint32_t e = 0; e < ROWS * DEGREE; e++) {
+            columns_of[e] = e % DEGREE * 2 + (uint32_t)(draw() & 1);
+            shifts[e] = (uint32_t)(draw() % lifting);
+        }
+        const qkdd_ldpc_code code = {lifting, COLUMNS, ROWS, starts, columns_of, shifts};
+        const size_t bits = COLUMNS * (size_t)lifting, checks = ROWS * (size_t)lifting;
+        const uint32_t limits[2] = {20000, 0};
+        uint8_t tables[2 * 64], *errors = room(bits), *syndrome = room(checks), *found = room(bits);
+        int8_t *prior = room(bits);
+        size_t words;
+        for (size_t i = 0; i < sizeof tables; i++) tables[i] = (uint8_t)(i % 64 < 40 ? i % 64 : 40 - i / 64);
+        if (qkdd_ldpc_workspace(&code, &words) != QKDD_OK) abort();
+        uint64_t *workspace = room(8 * words);
+        for (uint32_t rare = 16; rare <= 1024; rare *= 4) { /* too many errors, too many for a few, few */
+            for (size_t i = 0; i < bits; i++) errors[i] = draw() % rare == 0;
+            for (size_t i = 0; i < bits; i++) prior[i] = (int8_t)(draw() % 64 ? 5 : 127 - 254 * errors[i]);
+            if (qkdd_ldpc_syndrome(&code, errors, syndrome) != QKDD_OK) abort();
+            line(out, "syndrome", lifting, rare, syndrome, checks);
+            for (uint32_t most = 1; most < 40; most += 1 + most) {
+                if (qkdd_ldpc_decode(&code, syndrome, prior, tables, limits, 2, most, workspace, words, found, &used) != QKDD_OK)
+                    abort();
+                line(out, "ldpc", lifting * 64 + most, used, found, bits);
+            }
+        }
+        free(errors);
+        free(syndrome);
+        free(found);
+        free(prior);
+        free(workspace);
+    }
+}
+
 int main(void) {
     char *first = NULL;
     size_t first_size = 0;
@@ -167,6 +204,7 @@ int main(void) {
         products(out);
         times(out);
         decoders(out);
+        ldpc(out);
         fclose(out);
         if (first == NULL) {
             first = text;

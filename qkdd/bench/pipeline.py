@@ -88,7 +88,7 @@ def rows(results: dict[str, Result], task: Task, one_node: str | None) -> Iterat
     if one_node is not None:
         stub = results["bob" if one_node == "alice" else "alice"]
         cores = os.cpu_count() or 1
-        own = wall - stub.split.cpu / cores
+        own = wall - (stub.split.cpu + stub.split.measuring) / cores
         yield row(
             f"{label}: {one_node} alone on {cores} cores, without the stub's {stub.split.cpu:.2f} s CPU",
             counted / own / 1e6,
@@ -97,7 +97,8 @@ def rows(results: dict[str, Result], task: Task, one_node: str | None) -> Iterat
         )
     for role, result in results.items():
         split = result.split
-        yield row(f"{label}: {role} CPU time / wall time", split.cpu / result.wall, "cores")
+        yield row(f"{label}: {role} CPU time / wall time", (split.cpu + split.measuring) / result.wall, "cores")
+        yield row(f"{label}: {role} measuring, over the CPU time of all else", split.measuring / split.cpu, "")
         yield row(f"{label}: {role} secret per CPU second", counted / split.cpu / 1e6, "Mbit/s")
         yield row(
             f"{label}: {role} 1 - kernel time / CPU time", 1 - split.kernel / split.cpu, "", PYTHON_MUST, below=True

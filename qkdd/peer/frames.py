@@ -14,6 +14,7 @@ below delivers all bytes in order or none.
 
 from __future__ import annotations
 
+import functools
 import struct
 from enum import IntEnum
 from typing import NamedTuple, TypeVar
@@ -136,6 +137,7 @@ class FrameDecoder:
 M = TypeVar("M", bound=Message)
 
 
+@functools.cache
 def tag_of(kind: type[Message]) -> str:
     """The wire name of a message class."""
     tag = kind.__struct_config__.tag
@@ -144,10 +146,15 @@ def tag_of(kind: type[Message]) -> str:
     return tag
 
 
+@functools.cache
+def _prefix(kind: type[Message]) -> bytes:
+    tag = tag_of(kind).encode()
+    return bytes([len(tag)]) + tag
+
+
 def encode_message(message: Message) -> tuple[bytes, bytes]:
     """Body of a MESSAGE frame in two parts, which may be megabytes: length of the tag and tag; msgpack array."""
-    tag = tag_of(type(message)).encode()
-    return bytes([len(tag)]) + tag, msgspec.msgpack.encode(message)
+    return _prefix(type(message)), msgspec.msgpack.encode(message)
 
 
 def message_tag(body: bytes) -> str:
@@ -157,19 +164,21 @@ def message_tag(body: bytes) -> str:
     return body[1 : 1 + body[0]].decode("ascii")
 
 
-_decoders: dict[type[Message], msgspec.msgpack.Decoder[Message]] = {}
+@functools.cache
+def _decoder(kind: type[M]) -> msgspec.msgpack.Decoder[M]:
+    return msgspec.msgpack.Decoder(kind)
 
 
 def decode_message(body: bytes, kind: type[M]) -> M:
     """Decode strictly as `kind`. Raises ProtocolError if it is another message or does not fit its declaration."""
-    tag, wanted = message_tag(body), tag_of(kind)
-    if tag != wanted:
+    prefix = _prefix(kind)
+    if not body.startswith(prefix):
+        tag, wanted = message_tag(body), tag_of(kind)
         raise ProtocolError(f"the other node sent {tag!r} where {wanted!r} was expected", got=tag, expected=wanted)
-    decoder = _decoders.setdefault(kind, msgspec.msgpack.Decoder(kind))
     try:
-        message = decoder.decode(memoryview(body)[1 + len(tag) :])
+        message = _decoder(kind).decode(memoryview(body)[len(prefix) :])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"message {tag!r} does not decode: {error}") from None
+        raise ProtocolError(f"message {tag_of(kind)!r} does not decode: {error}") from None
     if not isinstance(message, kind):
-        raise ProtocolError(f"message {tag!r} decodes to another kind")
+        raise ProtocolError(f"message {tag_of(kind)!r} decodes to another kind")
     return message

@@ -31,6 +31,19 @@ def test_functions_are_timed_by_name_and_constants_pass() -> None:
     assert set(spent.cpu) == {"work"}
     assert spent.cpu["work"] > 0
     spent.clear()
-    assert spent.cpu == {"work": 0.0}
+    assert (spent.cpu, spent.calls) == ({"work": 0.0}, {"work": 0})
     library.work(10)
     assert spent.cpu["work"] > 0
+    assert spent.calls["work"] == 1
+
+
+def test_what_the_clocks_take_themselves_grows_with_the_calls() -> None:
+    """By how much is the machine's; that an empty function is nothing but the cost of timing it is not."""
+    spent = Spent()
+    timed = spent.timed("nothing", lambda: None)
+    assert spent.cost() == (0.0, 0.0, 0.0)
+    for _ in range(20_000):
+        timed()
+    cost = spent.cost()
+    assert cost.whole > cost.within > 0
+    assert cost.system > 0

@@ -217,7 +217,10 @@ class TlsObject:
         session, done, count = self.connection._ssl, 0, 0
         while done < size and (count := _openssl.SSL_read(session, chunk + done, size - done)) > 0:
             done += count
-        if done or not size:  # an end or an error behind these records is there again at the next read
+        if done or not size:
+            # an end or an error behind these records is there again at the next read; what it left in the thread's queue of
+            # errors would be taken for another connection's
+            _openssl.ERR_clear_error()
             return done if buffer is not None else _ffi.buffer(chunk, done)[:]
         try:
             self.connection._raise_ssl_error(session, count)

@@ -67,6 +67,7 @@ __all__ = [
     "match_coincidences",
     "pack_bits",
     "pack_key",
+    "pack_subset",
     "poisson_surprise",
     "poly_hash",
     "random_subset",
@@ -82,6 +83,7 @@ __all__ = [
     "toeplitz_workspace",
     "transpose",
     "unpack_bits",
+    "unpack_subset",
     "variant",
 ]
 
@@ -176,6 +178,8 @@ transpose = _raising(_bits.transpose)
 class_counts = _raising(_bits.class_counts)
 random_subset = _raising(_bits.random_subset)
 split_subset = _raising(_bits.split_subset)
+pack_subset = _raising(_bits.pack_subset)
+unpack_subset = _raising(_bits.unpack_subset)
 crc32c = _raising(_bits.crc32c)
 
 Tdc1State = _tags.Tdc1State

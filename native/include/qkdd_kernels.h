@@ -59,6 +59,13 @@ qkdd_status qkdd_subset_draw(const uint8_t *random, size_t draws, size_t m, uint
 qkdd_status qkdd_subset_split(const uint8_t *bits, const uint8_t *map, size_t m, size_t k, uint8_t *inside,
                               uint8_t *outside);
 
+/* A map of k of m positions as gaps, for maps with few positions: a byte for each in their order, how many positions (0 .. 254) lie
+ * between it and the one before; 255 stands for 255 positions without any, and more to come. At most k + m / 255 bytes
+ * (QKDD_NO_SPACE). unpack sets the positions in a map of zeros and takes exactly this form: another number of positions, bytes
+ * behind the last, or one outside 0 .. m - 1 is QKDD_MALFORMED. For public maps. */
+qkdd_status qkdd_subset_pack(const uint8_t *map, size_t m, size_t k, uint8_t *out, size_t capacity, size_t *size);
+qkdd_status qkdd_subset_unpack(const uint8_t *data, size_t size, size_t m, size_t k, uint8_t *map);
+
 /* counts[256]: how many of the labels[count] have each value, of those with chosen[i] not 0 (all, if chosen is NULL). Table lookups:
  * not constant-time; for labels that are public by then (bases, intensities, detectors). */
 qkdd_status qkdd_class_counts(const uint8_t *labels, const uint8_t *chosen, size_t count, uint64_t *counts);

@@ -112,6 +112,37 @@ def split_subset(packed: ByteLike, chosen: ByteLike, m: int, k: int) -> tuple[by
     return inside, outside
 
 
+def pack_subset(chosen: ByteLike, m: int, k: int) -> bytes:
+    """The map of k of m positions in the shorter of two forms, which m and k decide: the map itself, or from eight positions for
+    one that is chosen on, a byte for each of these (`qkdd_subset_pack`), at most k + m / 255 bytes. Not constant-time.
+
+    Malformed: a map with another number of positions, or set bits behind the last.
+    """
+    view = octets(chosen, "chosen")
+    if not 0 <= k <= size(m, "m") or len(view) != (m + 7) // 8:
+        raise StatusError(Status.BAD_ARGUMENT, f"pack_subset: {m} positions take {(m + 7) // 8} bytes, and 0 <= k <= m")
+    if 8 * k >= m:
+        return bytes(ffi.buffer(view))
+    room, used = ffi.new("uint8_t[]", k + m // 255), ffi.new("size_t *")
+    check(lib.qkdd_subset_pack(view, m, k, room, len(room), used), "pack_subset")
+    return bytes(ffi.buffer(room, used[0]))
+
+
+def unpack_subset(data: ByteLike, m: int, k: int) -> bytearray:
+    """The map, ceil(m / 8) bytes, that `pack_subset` took. Malformed: what is not exactly that for these m and k; the number of
+    positions in a map is left to `split_subset`."""
+    view = octets(data, "data")
+    if not 0 <= k <= size(m, "m"):
+        raise StatusError(Status.BAD_ARGUMENT, f"unpack_subset: k must be between 0 and m = {m}, not {k}")
+    if 8 * k >= m:
+        if len(view) != (m + 7) // 8:
+            raise StatusError(Status.MALFORMED, f"unpack_subset: a map of {m} positions takes {(m + 7) // 8} bytes")
+        return bytearray(ffi.buffer(view))
+    chosen = bytearray((m + 7) // 8)
+    check(lib.qkdd_subset_unpack(view, len(view), m, k, ffi.from_buffer("uint8_t[]", chosen)), "unpack_subset")
+    return chosen
+
+
 def class_counts(labels: NDArray[np.uint8], chosen: NDArray[np.bool_] | None = None) -> NDArray[np.uint64]:
     """uint64[256]: how many of the labels (uint8[n]) have each value, among those that are chosen (bool[n]; None: all).
 

@@ -13,7 +13,7 @@ qkdd_variant qkdd_variant_current(void) { return current; }
 #if defined(__x86_64__)
 static int has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") &&
-           __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
+           __builtin_cpu_supports("lzcnt") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
 }
 
 static int has_avx512(void) {

@@ -108,6 +108,91 @@ qkdd_status qkdd_subset_split(const uint8_t *bits, const uint8_t *map, size_t m,
     return QKDD_OK;
 }
 
+enum { GAP = 255, AT_ONCE = 4 };
+
+/* The gaps of one word's positions; *next is the one behind the position before. As many bytes are written as it has positions,
+ * but at least four whatever it has: how many of its 64 there are is nothing that a processor can guess. Room for these is the
+ * caller's to see to. Gives the place behind the last byte that counts. */
+static inline __attribute__((always_inline)) uint8_t *gaps_of(uint64_t word, size_t start, size_t *next, uint8_t *out) {
+    size_t before = *next - start;
+    unsigned count = (unsigned)__builtin_popcountll(word);
+    if (__builtin_expect((size_t)__builtin_clzll(word | 1) - before >= GAP, 0) && count)
+        for (; (size_t)__builtin_clzll(word) - before >= GAP; before += GAP) *out++ = GAP;
+    size_t behind = start + 64 - (size_t)__builtin_ctzll(word | (uint64_t)1 << 63);
+    *next ^= (*next ^ behind) & -(size_t)(count != 0); /* no branch */
+    for (unsigned i = 0; i < AT_ONCE || i < count; i++) {
+        size_t place = (size_t)__builtin_clzll(word | 1);
+        out[i] = (uint8_t)(place - before);
+        before = place + 1;
+        word &= ~((uint64_t)1 << 63 >> place);
+    }
+    return out + count;
+}
+
+typedef struct {
+    size_t start, next, found; /* bits read; behind the last position; positions */
+    uint8_t *at;
+} packer;
+
+/* Whole words while there is room for whatever they have. By value: bytes that are written might be anybody's fields. */
+#define GAPS(name, target)                                                                       \
+    target static packer name(const uint8_t *map, size_t m, packer p, const uint8_t *end) {      \
+        for (; p.start + 64 <= m; p.start += 64) {                                               \
+            if ((size_t)(end - p.at) < 64 + AT_ONCE + (p.start + 64 - p.next) / GAP) break;      \
+            uint64_t word = load_be64(map + p.start / 8);                                        \
+            p.found += (size_t)__builtin_popcountll(word);                                       \
+            p.at = gaps_of(word, p.start, &p.next, p.at);                                        \
+        }                                                                                        \
+        return p;                                                                                \
+    }
+
+GAPS(gaps_portable, )
+#if defined(__x86_64__)
+GAPS(gaps_bmi2, __attribute__((target("bmi,bmi2,lzcnt,popcnt"))))
+#endif
+
+qkdd_status qkdd_subset_pack(const uint8_t *map, size_t m, size_t k, uint8_t *out, size_t capacity, size_t *size) {
+    packer (*gaps)(const uint8_t *, size_t, packer, const uint8_t *) = gaps_portable;
+#if defined(__x86_64__)
+    if (qkdd_variant_current() != QKDD_PORTABLE) gaps = gaps_bmi2;
+#endif
+    const uint8_t *end = out + capacity;
+    packer p = gaps(map, m, (packer){0, 0, 0, out}, end);
+    *size = 0;
+    for (; p.start < m; p.start += 64) { /* near the end of the room: by way of a room of its own */
+        uint8_t last[8] = {0}, tail[64 + AT_ONCE];
+        memcpy(last, map + p.start / 8, (m - p.start < 64 ? m - p.start + 7 : 64) / 8);
+        uint64_t word = load_be64(last);
+        p.found += (size_t)__builtin_popcountll(word);
+        for (; word && p.start + (size_t)__builtin_clzll(word) - p.next >= GAP; p.next += GAP) {
+            if (p.at == end) return QKDD_NO_SPACE;
+            *p.at++ = GAP;
+        }
+        size_t some = (size_t)(gaps_of(word, p.start, &p.next, tail) - tail);
+        if ((size_t)(end - p.at) < some) return QKDD_NO_SPACE;
+        memcpy(p.at, tail, some);
+        p.at += some;
+    }
+    if (p.found != k || p.next > m) return QKDD_MALFORMED;
+    *size = (size_t)(p.at - out);
+    return QKDD_OK;
+}
+
+qkdd_status qkdd_subset_unpack(const uint8_t *data, size_t size, size_t m, size_t k, uint8_t *map) {
+    if (size > 0 && data[size - 1] == GAP) return QKDD_MALFORMED; /* bytes behind the last position */
+    size_t place = 0, found = 0;
+    for (size_t i = 0; i < size; i++) {
+        size_t gap = data[i];
+        if (gap >= m - place) return QKDD_MALFORMED;
+        place += gap;
+        if (gap == GAP) continue;
+        map[place / 8] |= (uint8_t)(0x80 >> place % 8);
+        place++;
+        found++;
+    }
+    return found == k ? QKDD_OK : QKDD_MALFORMED;
+}
+
 /* Eight tables side by side: neighbours of one class must not wait for each other's sums. What is not chosen counts in the upper
  * half of a table. */
 qkdd_status qkdd_class_counts(const uint8_t *labels, const uint8_t *chosen, size_t count, uint64_t *counts) {

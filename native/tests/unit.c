@@ -467,6 +467,17 @@ static void subsets(void) {
         }
         EXPECT(inside == k);
         EXPECT(qkdd_subset_split(packed, map, m, k + 1, in, out) == QKDD_MALFORMED);
+        size_t most = k + m / 255, size = 0;
+        uint8_t *gaps = room(most, 1), *again = room(bytes, 1);
+        EXPECT(qkdd_subset_pack(map, m, k, gaps, most, &size) == QKDD_OK);
+        memset(again, 0, bytes);
+        EXPECT(qkdd_subset_unpack(gaps, size, m, k, again) == QKDD_OK);
+        EXPECT(memcmp(map, again, bytes) == 0);
+        EXPECT(qkdd_subset_pack(map, m, k + 1, gaps, most, &size) == QKDD_MALFORMED);
+        EXPECT(qkdd_subset_unpack(gaps, size, m, k + 1, again) == QKDD_MALFORMED);
+        if (k > 0) EXPECT(qkdd_subset_pack(map, m, k, gaps, k - 1, &size) == QKDD_NO_SPACE);
+        free(gaps);
+        free(again);
         uint64_t counts[256], all = 0;
         EXPECT(qkdd_class_counts(bits, NULL, m, counts) == QKDD_OK);
         for (size_t i = 0; i < 256; i++) all += counts[i];

@@ -17,7 +17,7 @@ from qkdd.distill.errors import BlockMalformed, QberExceeded
 from qkdd.distill.messages import TestBits, TestSubset
 from qkdd.distill.packed import PackedBits
 from qkdd.distill.plan import BlockPlan
-from qkdd.distill.wire import Bits, bytes_of_size, packed_of, receive
+from qkdd.distill.wire import Bits, packed_of, receive
 from qkdd.peer import PeerSession
 
 
@@ -34,6 +34,17 @@ def random_subset(m: int, k: int) -> Bits:
     return kernels.unpack_bits(kernels.random_subset(m, k, os.urandom), m)
 
 
+def _draw(bits: PackedBits, plan: BlockPlan) -> tuple[bytes, bytearray, bytearray]:
+    """Alice: the subset as it is told, her bits in it, and the others."""
+    chosen = kernels.random_subset(plan.m, plan.k, os.urandom)
+    return kernels.pack_subset(chosen, plan.m, plan.k), *kernels.split_subset(bits.data, chosen, plan.m, plan.k)
+
+
+def _split(bits: PackedBits, subset: bytes, plan: BlockPlan) -> tuple[bytearray, bytearray]:
+    """Bob: his bits in the subset, and the others."""
+    return kernels.split_subset(bits.data, kernels.unpack_subset(subset, plan.m, plan.k), plan.m, plan.k)
+
+
 async def estimate(block: SiftedBlock, plan: BlockPlan, session: PeerSession) -> Estimate:
     """Open the test subset, seal, and refuse if it has more errors than were tolerated beforehand.
 
@@ -41,18 +52,15 @@ async def estimate(block: SiftedBlock, plan: BlockPlan, session: PeerSession) ->
     """
     alice = session.role == "alice"
     if alice:
-        chosen: bytes | bytearray = await kernels.run(kernels.random_subset, plan.m, plan.k, os.urandom)
-    else:
-        message = await receive(session, TestSubset, block.number)
-        chosen = bytes_of_size(message.subset, (plan.m + 7) // 8, "test subset")
-    try:
-        mine, rest = await kernels.run(kernels.split_subset, block.bits.data, chosen, plan.m, plan.k)
-    except kernels.KernelMalformed:
-        raise BlockMalformed(f"the test subset does not have {plan.k} of {plan.m} positions") from None
-    if alice:
-        await session.send(TestSubset(block.number, bytes(chosen), bytes(mine)))
+        subset, mine, rest = await kernels.run(_draw, block.bits, plan)
+        await session.send(TestSubset(block.number, subset, bytes(mine)))
         theirs = (await receive(session, TestBits, block.number)).bits
     else:
+        message = await receive(session, TestSubset, block.number)
+        try:
+            mine, rest = await kernels.run(_split, block.bits, message.subset, plan)
+        except kernels.KernelMalformed:
+            raise BlockMalformed(f"the test subset does not have {plan.k} of {plan.m} positions") from None
         theirs = message.bits
         await session.send(TestBits(block.number, bytes(mine)))
     key = PackedBits(rest, plan.n)

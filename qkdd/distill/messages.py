@@ -38,7 +38,7 @@ class Plan(BlockMessage, frozen=True, tag="distill.plan"):
 
 
 class TestSubset(BlockMessage, frozen=True, tag="distill.test-subset"):
-    """alice → bob: which k of the m positions are opened (bit map of m bits), and her bits there (k bits)."""
+    """alice → bob: which k of the m positions are opened (`kernels.pack_subset`), and her bits there (k bits)."""
 
     __test__ = False  # the name begins with Test; pytest must not collect it
 

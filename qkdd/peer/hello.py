@@ -15,7 +15,7 @@ from qkdd.peer.auth import AuthState
 from qkdd.peer.contract import Role
 from qkdd.peer.errors import CertIdentity, ConfigMismatch, FrameGarbage, ProtocolError, RoleMismatch, VersionMismatch
 
-PROTOCOL_MIN, PROTOCOL_MAX = 2, 2
+PROTOCOL_MIN, PROTOCOL_MAX = 3, 3
 NONCE_BYTES = 32
 
 # capability → whether both nodes must have it. What is optional is used only when both have it.

@@ -52,6 +52,40 @@ def test_split_is_the_two_parts_in_order(m: int, share: float, seed: int) -> Non
     np.testing.assert_array_equal(kernels.unpack_bits(outside, m - k), bits[chosen == 0])
 
 
+@settings(max_examples=200)
+@given(st.integers(0, 6000), st.floats(0, 1), st.integers(0, 2**32))
+def test_a_subset_comes_back_and_is_never_longer_than_told(m: int, share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    k = int(m * share**4)  # few as often as many
+    chosen = kernels.random_subset(m, k, rng.bytes)
+    told = kernels.pack_subset(chosen, m, k)
+    assert len(told) <= min((m + 7) // 8 if 8 * k >= m else m, k + m // 255 if 8 * k < m else m)
+    assert kernels.unpack_subset(told, m, k) == chosen
+
+
+@settings(max_examples=300)
+@given(st.integers(1, 3000), st.data())
+def test_what_is_no_subset_in_its_one_form_is_refused(m: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(0, (m - 1) // 8))
+    told = data.draw(st.binary(max_size=2 * k + 4))
+    try:
+        chosen = kernels.unpack_subset(told, m, k)
+    except kernels.KernelMalformed:
+        return
+    assert np.unpackbits(chosen).sum() == k
+    assert kernels.pack_subset(chosen, m, k) == told
+
+
+def test_the_ends_of_a_list_of_gaps() -> None:
+    assert kernels.unpack_subset(b"\xff\x00", 256, 1) == bytes(31) + b"\x01"  # the last position
+    for bad in (b"\xff\x01", b"\x00\xff", b"\xff", b"", b"\x00\x00"):
+        with pytest.raises(kernels.KernelMalformed):
+            kernels.unpack_subset(bad, 256, 1)
+    for bad in (b"", b"\x00\x00"):
+        with pytest.raises(kernels.KernelMalformed):
+            kernels.unpack_subset(bad, 5, 3)
+
+
 @settings(max_examples=100)
 @given(st.integers(0, 3000), st.integers(1, 256), st.booleans(), st.integers(0, 2**32))
 def test_class_counts(n: int, classes: int, masked: bool, seed: int) -> None:
@@ -76,6 +110,11 @@ def test_refusals() -> None:
         (kernels.KernelArgument, lambda: kernels.random_subset(1 << 32, 1, os.urandom)),
         (kernels.KernelArgument, lambda: kernels.split_subset(two, two + b"\x00", 5, 2)),
         (kernels.KernelArgument, lambda: kernels.split_subset(two, two, 5, 6)),
+        (kernels.KernelArgument, lambda: kernels.pack_subset(two, 5, 6)),
+        (kernels.KernelArgument, lambda: kernels.pack_subset(two + b"\x00", 5, 1)),
+        (kernels.KernelArgument, lambda: kernels.unpack_subset(two, 5, -1)),
+        (kernels.KernelMalformed, lambda: kernels.pack_subset(bytes(3), 20, 1)),
+        (kernels.KernelMalformed, lambda: kernels.pack_subset(b"\x80\x00\x01", 20, 2)),
         (kernels.KernelMalformed, lambda: kernels.split_subset(two, two, 5, 3)),
         (kernels.KernelMalformed, lambda: kernels.split_subset(two, b"\xa1", 5, 3)),
         (kernels.KernelMalformed, lambda: kernels.split_subset(b"\xff", two, 5, 2)),

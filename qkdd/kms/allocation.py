@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,20 @@ class Allocation:
     def quantum_bytes(self) -> int:
         """Bytes of a quantum link that it takes."""
         return 0 if self.key_class is KeyClass.PQC_ONLY else self.key_bytes * self.amount
+
+
+def parted(pieces: Sequence[Piece], size: int) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    """The first `size` bytes of pieces taken as one string, and the rest."""
+    head: list[Piece] = []
+    rest: list[Piece] = []
+    for chunk_id, start, stop in pieces:
+        at = min(stop, start + size)
+        size -= at - start
+        if at > start:
+            head.append((chunk_id, start, at))
+        if stop > at:
+            rest.append((chunk_id, at, stop))
+    return tuple(head), tuple(rest)
 
 
 @dataclass(frozen=True, slots=True)

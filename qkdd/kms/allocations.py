@@ -207,6 +207,21 @@ def unclaim_dead(connection: sa.Connection) -> None:
             connection.execute(query.values(claimant=None))
 
 
+_LEASED = sa.select(ALLOCATIONS).where(ALLOCATIONS.c.state == AllocationState.DELIVERED, ALLOCATIONS.c.expected == 0)
+
+
+def close_lease(connection: sa.Connection, draw: Allocation) -> None:
+    """A lease is over: its draw is kept for it no longer. Idempotent."""
+    if connection.execute(_LEASED.where(ALLOCATIONS.c.id == draw.id)).one_or_none() is not None:
+        finish(connection, draw)
+
+
+def end_dead_leases(connection: sa.Connection) -> None:
+    """At the start: the leases were in a memory that is gone. Their bytes stay used."""
+    for row in connection.execute(_LEASED).all():
+        finish(connection, from_row(row))
+
+
 def give_up(connection: sa.Connection, allocation_id: bytes) -> None:
     """A reservation that the other site refused for its offer: `qkdd.kms.voiding` brings its bytes back."""
     connection.execute(
@@ -292,6 +307,14 @@ def _finish(connection: sa.Connection, allocation_id: bytes, rows: list[int]) ->
         connection.execute(_NO_DELIVERIES, {"of": allocation_id})
         if rows:
             chunks.close(connection, rows)
+
+
+def completed(connection: sa.Connection, allocation: Allocation, now: float, window: float) -> None:
+    """Everything that the applications of this site may fetch of it was fetched."""
+    if window > 0:  # the janitor finishes it when the window is over
+        connection.execute(ALLOCATIONS.update().where(ALLOCATIONS.c.id == allocation.id).values(done=now))
+    else:
+        finish(connection, allocation)
 
 
 def expire(connection: sa.Connection, now: float, lifetime: float, window: float) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from qkdd.kms.classes import KeyClass
 from qkdd.kms.exchange import Bundle
 from qkdd.kms.hybrid import STALE
 from qkdd.kms.origin import Only, fits
-from qkdd.kms.plane import Announce, Borrow, Exchange, Held, Holds, Lent, Noted, Void, Voided
+from qkdd.kms.plane import Announce, Borrow, Exchange, Held, Holds, Lent, Noted, Rest, Void, Voided
 from qkdd.kms.site import Site
 
 
@@ -69,6 +69,11 @@ class Answers:
     async def on_void(self, peer: str, message: Void) -> Voided:
         allocation_id, pieces, now = bytes.fromhex(message.id), tuple(message.pieces), self._site.now()
         return Voided(await self._site.run(voiding.forget, peer, allocation_id, pieces, now))
+
+    async def on_rest(self, peer: str, message: Rest) -> Voided:
+        draw, pieces, now = bytes.fromhex(message.id), tuple(message.pieces), self._site.now()
+        window = self._site.config.limits.redelivery_window
+        return Voided(await self._site.run(voiding.shorten, peer, draw, message.kept, pieces, now, window))
 
     async def on_borrow(self, peer: str, message: Borrow) -> Lent:
         fitting = Only(tuple(message.sources), message.max_epsilon).conditions()

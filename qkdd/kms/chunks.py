@@ -229,6 +229,20 @@ def unuse(connection: sa.Connection, row: int, start: int, stop: int) -> None:
     )
 
 
+def part(connection: sa.Connection, row: int, start: int, stop: int) -> None:
+    """The piece that ends at `stop` becomes two where it begins before `start`."""
+    behind = connection.execute(
+        PIECES.update().where(PIECES.c.row == row, PIECES.c.start < start, PIECES.c.stop == stop).values(stop=start)
+    )
+    if behind.rowcount:
+        connection.execute(_NEW_PIECE, {"row": row, "start": start, "stop": stop})
+
+
+def reopen(connection: sa.Connection, row: int) -> None:
+    """One allocation more needs the material here."""
+    connection.execute(CHUNKS.update().where(CHUNKS.c.row == row).values(open=CHUNKS.c.open + 1))
+
+
 def close(connection: sa.Connection, rows: list[int]) -> None:
     """An allocation with a piece in each of these chunks is finished: erase what nobody needs any more."""
     connection.execute(_CLOSED, [{"of": row} for row in rows])

@@ -68,6 +68,7 @@ class Draws:
             leasing=isinstance(site.database.place, SqliteFile),
         )
         self.end_leases, self.end_old_leases = self._joint.end_leases, self._joint.end_old_leases
+        self.revoking = self._joint.revoking
         self._unheard = set(site.peers)  # whose last grant may have been lost: nobody draws from it until we ask again
 
     async def stored_keys(self, peer: str, only: Only = ANY) -> int:

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+import sqlalchemy as sa
 
 from qkdd.core import log
 from qkdd.core.errors import QkddError
 from qkdd.core.zeroise import Zeroised
-from qkdd.kms import allocations, together
+from qkdd.kms import allocations, together, voiding
 from qkdd.kms.allocation import Allocation, Conflict, Origin
 from qkdd.kms.batch import KeyBatch
 from qkdd.kms.errors import PeerKmsDown
-from qkdd.kms.leases import LIFETIME, MOST, Demand, Lease, Line
+from qkdd.kms.leases import MOST, Demand, Lease, Leases, Line
 from qkdd.kms.receipts import Receipts
 from qkdd.kms.site import Site
 
 _LOG = log.get("kms")
-_POOL_SHARE = 64  # at most one byte in so many of the pool goes into leases at once
+_POOL_SHARE = 16  # at most one byte in so many of the pool goes into leases at once
 
 Announcing = Callable[[str, Allocation], Awaitable[Conflict | None]]
 Alone = Callable[[str, Allocation], Awaitable[KeyBatch]]
@@ -68,42 +71,70 @@ class JointDraws:
         self._announce, self._alone, self._abandon, self._leasing = announce, alone, abandon, leasing
         self._waiting: dict[str, list[tuple[Line, _Waiting]]] = {name: [] for name in site.peers}
         self._pumps: dict[str, asyncio.Task[None]] = {}
-        self._leases: dict[Line, Lease] = {}
+        self._leases = Leases(site.clock.monotonic)
         self._demand = Demand(site.clock.monotonic)
+        self._refilling: set[Line] = set()
+        self._revoking = 0
         self._revoked = 0  # how often leases were ended: a draw that was under way then makes none
 
     async def draw(self, peer: str, line: Line, amount: int) -> KeyBatch:
         """Raises as `qkdd.kms.draws.Draws.draw`."""
         if self._leasing:
             self._demand.note(line, amount)
-            lease = self._leases.get(line)
-            if lease is not None and lease.left >= amount and self._young(lease):
+            lease = self._leases.find(line, amount)
+            if lease is not None:
                 if self._site.zeroised:
                     raise Zeroised("all key was erased a moment ago")
                 batch = lease.take(amount, self._site.synthetic)
+                if self._leases.low(line):
+                    self._refill(peer, line)
                 await self._receipts.drawn(batch)
                 return batch
-        one = _Waiting(amount, asyncio.get_running_loop().create_future())
-        self._waiting[peer].append((line, one))
-        if peer not in self._pumps:
-            self._pumps[peer] = asyncio.create_task(self._pump(peer))
-        joint = await one.done
+        joint = await self._ask(peer, line, amount)
         if joint is None:
             return await self._alone(peer, Allocation(b"", *line, amount, ()))
         await self._receipts.drawn(joint)
         return joint
 
+    def _ask(self, peer: str, line: Line, amount: int) -> asyncio.Future[KeyBatch | None]:
+        one = _Waiting(amount, asyncio.get_running_loop().create_future())
+        self._waiting[peer].append((line, one))
+        if peer not in self._pumps:
+            self._pumps[peer] = asyncio.create_task(self._pump(peer))
+        return one.done
+
+    def _refill(self, peer: str, line: Line) -> None:
+        """The next lease, before the one in use has come to its end; no request waits for it."""
+        if line in self._refilling or not self._demand.ahead(line):
+            return
+        self._refilling.add(line)
+
+        def over(done: asyncio.Future[KeyBatch | None]) -> None:
+            self._refilling.discard(line)
+            if not done.cancelled():
+                done.exception()  # told to the requests that come when the lease is empty: they meet the same
+
+        self._ask(peer, line, 0).add_done_callback(over)
+
     def end_leases(self) -> None:
         """Nothing is given out any more of what was drawn ahead."""
         self._revoked += 1
-        for lease in self._leases.values():
+        for lease in self._leases.drop(old=False):
             self._end(lease)
-        self._leases.clear()
 
-    def end_old_leases(self) -> None:
-        for line, lease in list(self._leases.items()):
-            if not self._young(lease):
-                self._end(self._leases.pop(line))
+    @contextmanager
+    def revoking(self) -> Iterator[None]:
+        """Something is being revoked: what was drawn ahead before this is over is not given out any more."""
+        self._revoking += 1
+        self.end_leases()
+        try:
+            yield
+        finally:
+            self._revoking -= 1
+            self.end_leases()
+
+    async def end_old_leases(self) -> None:
+        await self._give_back(self._leases.drop(old=True))
 
     async def close(self) -> None:
         """What is under way ends; its requests are told so."""
@@ -112,17 +143,37 @@ class JointDraws:
             pump.cancel()
         if pumps:
             await asyncio.wait(pumps)
-        self.end_leases()
+        await self._give_back(self._leases.drop(old=False))
 
-    def _young(self, lease: Lease) -> bool:
-        return self._site.clock.monotonic() - lease.made <= LIFETIME
+    async def _give_back(self, ended: list[Lease]) -> None:
+        """What is left in them can be drawn again, once the other site has heard of it (`qkdd.kms.upkeep`)."""
+        over, self._leases.over = self._leases.over, []
+        if not ended and not over:
+            return
+
+        def work(connection: sa.Connection) -> list[bool]:
+            given = [one.left > 0 and voiding.give_back(connection, one.allocation, one.first) for one in ended]
+            for draw in (*over, *(one.allocation for one, back in zip(ended, given, strict=True) if not back)):
+                allocations.close_lease(connection, draw)
+            return given
+
+        try:
+            given = await self._site.run(work)
+        except QkddError as error:
+            _LOG.warning("keys drawn ahead are lost", **log.error_fields(error))
+            self._leases.over += over
+            given = [False] * len(ended)
+        for lease, back in zip(ended, given, strict=True):
+            if back:
+                lease.wipe()
+            else:
+                self._end(lease)
 
     def _end(self, lease: Lease) -> None:
+        self._leases.over.append(lease.allocation)
         if left := lease.wipe():
             self._site.meter.add("qkdd_kms_lease_unused_keys_total", left)
-            self._demand.unused(
-                Line(lease.allocation.master, lease.allocation.slaves, lease.allocation.key_bytes), left
-            )
+            self._demand.unused(lease.line, left)
             self._receipts.unused(lease.allocation, lease.first, left)
 
     async def _pump(self, peer: str) -> None:
@@ -165,7 +216,10 @@ class JointDraws:
             together.reserve,
             self._site.own,
             peer,
-            [together.Wanted(*one) for one in zip(wanted, ahead, expected, strict=True)],
+            [
+                together.Wanted(one, more, self._demand.step(joint.line), here)
+                for joint, one, more, here in zip(joints, wanted, ahead, expected, strict=True)
+            ],
             self._site.now(),
             _POOL_SHARE,
         )
@@ -188,10 +242,16 @@ class JointDraws:
                 else:
                     raise answer
             if recorded:
-                texts = await self._site.run(together.deliver, self._site.sealer, [one for _, one in recorded])
+                over, self._leases.over = self._leases.over, []
+                draws = [(one, one.amount > joint.amount) for joint, one in recorded]
+                try:
+                    texts = await self._site.run(together.deliver, self._site.sealer, draws, over)
+                except BaseException:
+                    self._leases.over += over
+                    raise
                 pending -= {one.id for _, one in recorded}
                 for (joint, one), (text, origin) in zip(recorded, texts, strict=True):
-                    self._share(peer, joint, one, text, origin, lease=revoked == self._revoked)
+                    self._share(peer, joint, one, text, origin, lease=revoked == self._revoked and not self._revoking)
         finally:
             if pending:
                 await self._abandon(list(pending))
@@ -208,15 +268,12 @@ class JointDraws:
         self, peer: str, joint: _Joint, allocation: Allocation, text: bytes, origin: Origin, *, lease: bool
     ) -> None:
         """Each gets its keys; the rest becomes the pair's lease."""
-        whole = Lease(allocation, origin, bytearray(text), 0, self._site.clock.monotonic())
+        whole = Lease(peer, allocation, origin, bytearray(text), 0, self._site.clock.monotonic())
         for member in joint.members:
             _answer(member, whole.take(member.amount, self._site.synthetic))
         if whole.left:
-            earlier = self._leases.pop(joint.line, None)
-            if earlier is not None:
-                self._end(earlier)
             if lease and not self._site.zeroised:
-                self._leases[joint.line] = whole
+                self._leases.add(whole)
                 self._from_lease(peer, joint.line, whole)
             else:
                 self._end(whole)
@@ -233,8 +290,7 @@ class JointDraws:
 
     def _ahead(self, joint: _Joint) -> int:
         """Keys for whole requests like these."""
-        ahead = min(self._demand.ahead(joint.line), MOST - joint.amount)
-        return ahead - ahead % joint.members[0].amount
+        return min(self._demand.ahead(joint.line), MOST - joint.amount)
 
 
 def _join(waiting: list[tuple[Line, _Waiting]]) -> list[_Joint]:

@@ -10,7 +10,7 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "qkdd_kms_keys_drawn_total": ((), "Keys given to masters."),
     "qkdd_kms_lease_unused_keys_total": (
         (),
-        "Keys drawn ahead for a pair that nobody asked for in time: given to nobody.",
+        "Keys drawn ahead for a pair that nobody asked for in time and that could not go back to the pool: given to nobody.",
     ),
     "qkdd_kms_class_keys_total": (("key_class",), "Keys given to masters, by class: its, hybrid, pqc-only."),
     "qkdd_kms_fallback_pairs": ((), "Pairs that get pqc-only keys now for want of quantum key."),
@@ -19,7 +19,10 @@ TABLE: dict[str, tuple[tuple[str, ...], str]] = {
     "qkdd_kms_refused_total": (("reason",), "Requests refused for identity, entitlement or missing keys."),
     "qkdd_kms_expired_total": ((), "Draws whose keys were never fetched completely in their lifetime."),
     "qkdd_kms_conflicts_total": ((), "Ranges on which the two sites did not agree; none was given out twice."),
-    "qkdd_kms_returned_bits_total": (("peer",), "Key of abandoned draws that came back to the pool."),
+    "qkdd_kms_returned_bits_total": (
+        ("peer",),
+        "Key of abandoned draws, and drawn ahead for nobody, that came back to the pool.",
+    ),
     "qkdd_kms_store_silent": ((), "1 while the key store does not answer within its deadline."),
     "qkdd_kms_store_silences_total": ((), "Times the key store did not answer within its deadline."),
     "qkdd_kms_requests_total": (("plane", "status"), "HTTP answers."),

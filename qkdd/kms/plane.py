@@ -73,6 +73,14 @@ class Void(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pieces: Annotated[list[tuple[Text, Count, Count]], msgspec.Meta(max_length=65536)]
 
 
+class Rest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`rest`: of this draw I gave nobody the keys from number `kept` on, which are these pieces; forget them."""
+
+    id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{24}$")]
+    kept: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    pieces: Annotated[list[tuple[Text, Count, Count]], msgspec.Meta(min_length=1, max_length=65536)]
+
+
 class Voided(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Forgotten, durably. `reusable`: and its bytes may be drawn again."""
 

@@ -19,7 +19,7 @@ from qkdd.kms.errors import KmsError, NotEntitled, RequestRefused
 from qkdd.kms.grouping import AllNoted, Announcements
 from qkdd.kms.http import caller, errors_as, read_body, respond
 from qkdd.kms.key_ids import canonical
-from qkdd.kms.plane import Announce, Borrow, Exchange, Holds, Revoke, Void
+from qkdd.kms.plane import Announce, Borrow, Exchange, Holds, Rest, Revoke, Void
 from qkdd.kms.service import KeyService
 
 EXTENSION = "E0_qkdd_chunk"  # see qkdd.keys.handover
@@ -184,6 +184,7 @@ class KmsPlane:
         app.router.add_post("/kms/v1/announcements", self._route(Announcements, self._announcements))
         app.router.add_post("/kms/v1/ownership", self._route(Borrow, self._service.on_borrow))
         app.router.add_post("/kms/v1/void", self._route(Void, self._service.on_void))
+        app.router.add_post("/kms/v1/rest", self._route(Rest, self._service.on_rest))
         app.router.add_post("/kms/v1/exchange", self._route(Exchange, self._service.on_exchange))
         app.router.add_post("/kms/v1/revoke", self._route(Revoke, self._service.on_revoke))
         for name, (kind, serve) in self._more.items():

@@ -48,7 +48,7 @@ class Receipts:
         await self._written()
 
     def unused(self, allocation: Allocation, first: int, count: int) -> None:
-        """The last keys of a draw are given to nobody."""
+        """The last keys of a draw are given to nobody: they stay used at both sites."""
         self._audit.write(
             "keys of a lease unused",
             master=allocation.master,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import msgspec
 import sqlalchemy as sa
@@ -18,9 +19,9 @@ _LOG = log.get("kms")
 
 
 class Revocations:
-    def __init__(self, site: Site, end_leases: Callable[[], None]) -> None:
-        """end_leases: give out nothing more of what was drawn ahead; it may have to be revoked."""
-        self._site, self._end_leases = site, end_leases
+    def __init__(self, site: Site, revoking: Callable[[], AbstractContextManager[None]]) -> None:
+        """revoking: inside, and of what was drawn ahead before, nothing more is given out; it may have to be revoked."""
+        self._site, self._revoking = site, revoking
 
     async def on_revoke(self, peer: str, message: Revoke) -> RevokedThere:
         """Only what is shared with the asking KMS."""
@@ -34,8 +35,8 @@ class Revocations:
             undrawn = revoke.undrawn(connection, message.undrawn_of) if message.undrawn_of is not None else 0
             return RevokedThere(len(found), single, undrawn)
 
-        done = await self._site.run(work)
-        self._end_leases()
+        with self._revoking():
+            done = await self._site.run(work)
         self._site.audit.write(
             "revoked by the other site", peer=peer, draws=done.draws, keys=done.keys, undrawn=done.undrawn
         )
@@ -73,8 +74,8 @@ class Revocations:
             gone = revoke.undrawn(connection, link) if undrawn and link is not None else 0
             return found, single, gone, of_peer
 
-        found, single, gone, of_peer = await self._site.run(work)
-        self._end_leases()
+        with self._revoking():
+            found, single, gone, of_peer = await self._site.run(work)
         self._site.audit.write(
             "revoked",
             draws=len(found),

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from qkdd.kms import allocations, chunks
 from qkdd.kms.allocation import from_row
 from qkdd.kms.key_ids import canonical, split
-from qkdd.kms.schema import ALLOCATIONS, CHUNKS, DELIVERIES, PIECES, RETURNED, AllocationState, ChunkState
+from qkdd.kms.schema import ALLOCATIONS, CHUNKS, DELIVERIES, PIECES, RESERVED, RETURNED, AllocationState, ChunkState
 
 _NEVER = -1e18  # a delivery that no redelivery window reaches
 _GIVEN = (AllocationState.DELIVERED, AllocationState.RECORDED)
@@ -110,6 +110,8 @@ def undrawn(connection: sa.Connection, link: str | None) -> int:
         query = query.where(CHUNKS.c.link == link)
     total = 0
     rows = connection.execute(query).all()
+    _forget_free(connection, {chunk.chunk_id for chunk in rows})
+    rows = connection.execute(query).all()
     for chunk in rows:
         connection.execute(RETURNED.delete().where(RETURNED.c.row == chunk.row))
         pieces = connection.execute(
@@ -131,6 +133,15 @@ def undrawn(connection: sa.Connection, link: str | None) -> int:
         total += size
     chunks.erase(connection, {chunk.row for chunk in rows})
     return total
+
+
+def _forget_free(connection: sa.Connection, ids: set[str]) -> None:
+    """Draws that nobody holds, with key of one of these chunks: their bytes neither come back nor are taken by the next draw."""
+    free = sa.or_(ALLOCATIONS.c.state == AllocationState.VOIDING, sa.and_(RESERVED, ALLOCATIONS.c.claimant.is_(None)))
+    for row in connection.execute(sa.select(ALLOCATIONS).where(free)).all():
+        allocation = from_row(row)
+        if not ids.isdisjoint(chunk_id for chunk_id, _, _ in allocation.pieces):
+            allocations.finish(connection, allocation)
 
 
 def forget(connection: sa.Connection, states: tuple[AllocationState, ...]) -> None:

@@ -90,7 +90,9 @@ ALLOCATIONS = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("claimant", sa.BigInteger),  # the opening of the store whose request holds the reservation
     sa.Column("expected", sa.BigInteger, nullable=False),  # fetches by applications of this site
-    sa.Column("fetched", sa.BigInteger, nullable=False),
+    sa.Column(
+        "fetched", sa.BigInteger, nullable=False
+    ),  # of those; of the rest of a lease that is voiding: its first key's number
     sa.Column("created", sa.Float, nullable=False),  # service time, see qkdd.kms.store.Store.now
     sa.Column("done", sa.Float),
     sa.Column("key_class", sa.Text, nullable=False, server_default="its"),  # qkdd.kms.classes.KeyClass

@@ -49,18 +49,19 @@ class KeyService:
         self.config, self.own = config, site.own
         self._draws = draws = Draws(site)
         self._upkeep = upkeep = Upkeep(site, draws)
-        answers, revocations = Answers(site), Revocations(site, draws.end_leases)
+        answers, revocations = Answers(site), Revocations(site, draws.revoking)
         self.pool, self.pair = site.pool, site.pair
         self.draw, self.fetch, self.stored_keys = draws.draw, draws.fetch, draws.stored_keys
         self.sync_once, self.clean, self.run_background = upkeep.sync_once, upkeep.clean, upkeep.run
         self.revoke, self.on_revoke = revocations.revoke, revocations.on_revoke
         self.on_holds, self.on_announce, self.on_borrow = answers.on_holds, answers.on_announce, answers.on_borrow
-        self.on_void, self.on_exchange = answers.on_void, answers.on_exchange
+        self.on_void, self.on_rest, self.on_exchange = answers.on_void, answers.on_rest, answers.on_exchange
 
     async def open(self) -> None:
         """Open the store. Reservations that a crash left never left this KMS: they are free for the next request."""
         await self.site.open()
         await self.site.run(allocations.unclaim_dead)
+        await self.site.run(allocations.end_dead_leases)
 
     async def close(self) -> None:
         await self._draws.close()

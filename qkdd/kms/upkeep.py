@@ -8,7 +8,8 @@ from qkdd.core import log
 from qkdd.core.errors import QkddError
 from qkdd.kms import allocations, chunks, voiding
 from qkdd.kms.draws import Draws
-from qkdd.kms.plane import Held, Holds, PeerKms, Void, Voided
+from qkdd.kms.errors import PeerKmsDown
+from qkdd.kms.plane import Held, Holds, PeerKms, Rest, Void, Voided
 from qkdd.kms.site import Site
 
 _LOG = log.get("kms")
@@ -34,6 +35,7 @@ class Upkeep:
         Raises what the first failing one raised (PeerKmsDown, StorageFull), after all were tried.
         """
         await self._draws.free_stuck()
+        await self._draws.end_old_leases()
         live, failure = 0, None
         for name, peer in self._site.peers.items():
             try:
@@ -59,12 +61,26 @@ class Upkeep:
     async def _give_back(self, name: str, peer: PeerKms) -> None:
         """Reservations that no request took again go back to the pool, once the other site has forgotten them."""
         before = self._site.now() - ABANDONED
-        for abandoned in await self._site.run(voiding.begin, name, before, _BATCH):
-            voided = await peer.call("void", Void(abandoned.id.hex(), list(abandoned.pieces)), Voided)
+        for abandoned, kept in await self._site.run(voiding.begin, name, before, _BATCH):
+            draw, pieces = abandoned.id.hex(), list(abandoned.pieces)
+            if kept:
+                voided = await self._give_rest_back(peer, Rest(draw, kept, pieces))
+            else:
+                voided = await peer.call("void", Void(draw, pieces), Voided)
             size = await self._site.run(voiding.end, self._site.own, name, abandoned, voided.reusable)
-            self._site.audit.write("draw abandoned", peer=name, returned=size)
+            self._site.audit.write("rest of a draw" if kept else "draw abandoned", peer=name, returned=size)
+            if kept and not voided.reusable:
+                self._site.meter.add("qkdd_kms_lease_unused_keys_total", abandoned.amount)
             if size:
                 self._site.meter.add("qkdd_kms_returned_bits_total", 8 * size, peer=name)
+
+    async def _give_rest_back(self, peer: PeerKms, rest: Rest) -> Voided:
+        try:
+            return await peer.call("rest", rest, Voided)
+        except PeerKmsDown as error:
+            if error.details.get("status") != 404:
+                raise
+            return Voided(False)  # the other site's program is older: the rest stays used at both sites
 
     async def run(self) -> None:
         """Synchronise with the other sites and clean up, for ever."""
@@ -108,7 +124,6 @@ class Upkeep:
     async def clean(self) -> None:
         """Erase what was fetched and what has expired; remember the service time."""
         limits = self._site.config.limits
-        self._draws.end_old_leases()
         now = await self._site.remember_time()
         await self._site.run(allocations.unclaim_dead)
         await self._site.run(self._site.hybrid.expire)

@@ -63,6 +63,7 @@ class Line:
             "allocations": other.on_announce,
             "ownership": other.on_borrow,
             "void": other.on_void,
+            "rest": other.on_rest,
             "exchange": other.on_exchange,
             "revoke": other.on_revoke,
             **self._world.answers[SITES[1 - SITES.index(self._site)]],

@@ -21,6 +21,7 @@ _KEY = 32  # bytes
 _OK = 200
 _CLIENTS = 4  # applications that ask
 _IDLE_AT_ONCE = 50  # handshakes at once
+_MOST_PER_S = 6000  # requests for which there is key: a pool that runs dry would be measured instead
 _STOCK = 4096  # keys in one draw of what is fetched later
 _STATUS = "/api/v1/keys/sae-bob-0/status"
 
@@ -135,7 +136,7 @@ class Load:
         size = len((await self._ask(setting, "alice", texts[0]))[0])
 
         async def prepare() -> list[Next]:
-            await setting.feed(int(self._seconds * 4000 * keys * _KEY / 4))
+            await setting.feed(int(self._seconds * _MOST_PER_S * keys * _KEY))
             return [lambda text=text: text for text in texts]  # type: ignore[misc]
 
         bare = request(f"/{size}")

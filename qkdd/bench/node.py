@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from qkdd.core.clock import SystemClock
 from qkdd.core.counters import RecordingMeter
 from qkdd.core.memory import keep_large_buffers
 from qkdd.core.sealing import load_master_key
+from qkdd.core.secret import Secret
 from qkdd.distill import DistillConfig, Distiller, SiftedBlock
+from qkdd.distill.blocks import DistilledBlock
 from qkdd.distill.packed import PackedBits
 from qkdd.keys import Committer, LedgerFile, MaskPool, Spool, node_store
 from qkdd.peer import Message
@@ -147,7 +150,7 @@ class Node:
         bases = np.zeros(self.task.block, np.uint8)
         errors = round(self.task.qber * 20_000)
         distiller.seed(errors, 20_000)
-        blocks: list[Any] = []
+        blocks: list[DistilledBlock] = []
         count = 0
         while await self._again(session, count):
             if count == _WARM_UP:
@@ -157,7 +160,7 @@ class Node:
             distilled = await distiller.distil(SiftedBlock(count, mine.copy(), bases, 0.0), session)
             await committer.commit(distilled, session)
             if count > _WARM_UP:
-                blocks.append(distilled)
+                blocks.append(replace(distilled, key=Secret(b"")))  # of its megabytes the spool has what is kept
         return LinkResult(
             blocks=len(blocks),
             sifted=sum(b.sifted for b in blocks),
@@ -165,7 +168,7 @@ class Node:
             counted=sum(min(b.length, b.sifted // 2) for b in blocks),
             refused=[],
             f_sec=float(np.mean([b.f_sec for b in blocks])) if blocks else 0.0,
-            method=str(getattr(blocks[-1], "method", "cascade")) if blocks else "",
+            method=blocks[-1].method if blocks else "",
             rounds=max((b.rounds for b in blocks), default=0),
         )
 

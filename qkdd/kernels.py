@@ -226,7 +226,7 @@ class SlotAssigner(_slots.SlotAssigner):
     __slots__ = ()
 
 
-@_raising_methods("__init__", "step", "close")
+@_raising_methods("__init__", "step", "close", "end")
 class CascadeBlock(_cascade.CascadeBlock):
     __doc__ = _cascade.CascadeBlock.__doc__
     __slots__ = ()

@@ -277,7 +277,7 @@ size_t qkdd_cascade_message(const uint64_t *work);
 /* Takes the other node's parities of the last round (none in the first call) and writes this node's of the next, packed, most
  * significant bit first; *asked bits, 0 when all frames are finished. Contradicting parities are QKDD_MALFORMED and end it. */
 qkdd_status qkdd_cascade_step(uint64_t *work, const uint8_t *theirs, size_t size, uint8_t *mine, size_t *asked);
-/* The corrected block, packed, and the number of corrections; zeroes the workspace. */
+/* The corrected block, packed (NULL: the node whose bits stay has it), and the number of corrections; zeroes the workspace. */
 qkdd_status qkdd_cascade_close(uint64_t *work, uint8_t *packed, uint64_t *errors);
 /* ---- LDPC: syndromes and decoding of quasi-cyclic codes (docs/rooms/ldpc.md) ---- */
 /* Row r of circulants has the entries starts[r] to starts[r + 1] - 1 (1 to 160, ascending columns): check i of row r holds the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -71,13 +72,21 @@ class CascadeBlock:
         """The corrected block, packed, in `out` (ceil(n / 8) bytes; None: a new buffer), and how many bits were corrected. Only
         when `step` has asked for nothing more."""
         out = bytearray((self.n + 7) // 8) if out is None else out
-        view, errors = ffi.from_buffer("uint8_t[]", out, require_writable=True), ffi.new("uint64_t *")
+        view = ffi.from_buffer("uint8_t[]", out, require_writable=True)
         if len(view) != (self.n + 7) // 8:
             raise StatusError(Status.BAD_ARGUMENT, f"out must have {(self.n + 7) // 8} bytes, not {len(view)}")
-        check(lib.qkdd_cascade_close(pointer(self._work), view, errors), "CascadeBlock.close")
+        return out, self._end(view)
+
+    def end(self) -> int:
+        """As `close` without the block, for the node whose bits stay as they are: how many the other one corrected."""
+        return self._end(ffi.NULL)
+
+    def _end(self, out: Any) -> int:
+        errors = ffi.new("uint64_t *")
+        check(lib.qkdd_cascade_close(pointer(self._work), out, errors), "CascadeBlock.close")
         work, self._work = self._work, np.empty(0, np.uint64)
         _workspaces.keep(work)
-        return out, int(errors[0])
+        return int(errors[0])
 
     def wipe(self) -> None:
         """Zero everything; the block refuses every further call."""

@@ -745,7 +745,7 @@ qkdd_status qkdd_cascade_step(uint64_t *work, const uint8_t *theirs, size_t size
 qkdd_status qkdd_cascade_close(uint64_t *work, uint8_t *packed, uint64_t *errors) {
     head *h = (head *)work;
     if (h->magic != MAGIC || h->finished != h->frames) return QKDD_BAD_ARGUMENT;
-    cut(work, h, NULL, packed, JOIN);
+    if (packed) cut(work, h, NULL, packed, JOIN);
     *errors = h->errors;
     wipe(work, total_words(h) * sizeof *work);
     return QKDD_OK;

@@ -421,8 +421,8 @@ static void cascade(void) {
         uint8_t *out = room(bytes, 1);
         for (int node = 0; node < 2; node++) {
             uint64_t errors;
-            EXPECT(qkdd_cascade_close(work[node], out, &errors) == QKDD_OK);
-            EXPECT(memcmp(out, keys[0], bytes) == 0);
+            EXPECT(qkdd_cascade_close(work[node], node ? out : NULL, &errors) == QKDD_OK);
+            if (node) EXPECT(memcmp(out, keys[0], bytes) == 0);
             for (size_t i = 0; i < words; i++) EXPECT(work[node][i] == 0);
         }
         /* nonsense from the other node comes to an end */

@@ -73,14 +73,14 @@ class _Lane:
 
 
 async def correct(key: PackedBits, test_errors: int, plan: BlockPlan, session: PeerSession, block: int) -> Corrected:
-    """Correct bob's key to alice's; `key` itself stays as it is. Raises LeakExceeded (both nodes), BlockMalformed, and what the
-    session raises."""
-    start = await _agree(plan.n, session, block)
-    corrected, done = key.copy(), False
-    view = memoryview(corrected.data)
+    """Correct bob's key to alice's, in place; where it does not succeed, zero it. Raises LeakExceeded (both nodes),
+    BlockMalformed, and what the session raises."""
+    done, view = False, memoryview(key.data)
     lanes: list[_Lane] = []
     try:
-        for part in lane_parts(plan.n, start.lanes):
+        start = await _agree(plan.n, session, block)
+        parts = lane_parts(plan.n, start.lanes)
+        for part in parts:
             opened = await kernels.run(
                 kernels.CascadeBlock,
                 view[part],
@@ -94,16 +94,19 @@ async def correct(key: PackedBits, test_errors: int, plan: BlockPlan, session: P
             lanes.append(_Lane(len(lanes), opened))
         parities = await _talk(lanes, plan, test_errors, session, block)
         errors = 0
-        for lane, part in zip(lanes, lane_parts(plan.n, start.lanes), strict=True):
-            errors += (await kernels.run(lane.block.close, view[part]))[1]
+        for lane, part in zip(lanes, parts, strict=True):
+            if session.role == "alice":
+                errors += await kernels.run(lane.block.end)
+            else:
+                errors += (await kernels.run(lane.block.close, view[part]))[1]
         done = True
-        return Corrected(corrected, errors, parities, max(lane.rounds for lane in lanes))
+        return Corrected(key, errors, parities, max(lane.rounds for lane in lanes))
     except (kernels.KernelMalformed, kernels.KernelTruncated) as error:
         raise BlockMalformed(f"parities of the other node do not fit: {error.message}") from None
     finally:
         view.release()
         if not done:
-            corrected.wipe()
+            key.wipe()
         for lane in lanes:
             lane.block.wipe()
 

@@ -58,7 +58,7 @@ async def distil(block: SiftedBlock, plan: BlockPlan, session: PeerSession, conf
         if seed is not None:
             seed.cancel()
         block.wipe()
-        for bits in held:
+        for bits in set(held):  # the corrected key may be the same object
             bits.wipe()
     leak = corrected.leak + VERDICT_BITS
     limit = shannon_limit(corrected)

@@ -15,8 +15,8 @@ from qkdd.peer import PeerSession
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reconciled:
-    """key: n bits, after correction. errors: bits that were corrected. leak: bits sent by both nodes together. parities: those
-    of alice. rounds: exchanges."""
+    """key: n bits, after correction, in place or anew. errors: bits that were corrected. leak: bits sent by both nodes together.
+    parities: those of alice. rounds: exchanges."""
 
     key: PackedBits
     errors: int
@@ -26,8 +26,8 @@ class Reconciled:
 
 
 async def reconcile(key: PackedBits, test_errors: int, plan: BlockPlan, session: PeerSession, block: int) -> Reconciled:
-    """Correct bob's key to alice's by the plan's method. Raises LeakExceeded (both nodes), BlockMalformed, what the session
-    raises."""
+    """Correct bob's key to alice's by the plan's method; `key` is used up. Raises LeakExceeded (both nodes), BlockMalformed, what
+    the session raises."""
     if plan.method == "ldpc":
         return await _ldpc(key, test_errors, plan, session, block)
     return await _cascade(key, test_errors, plan, session, block)
@@ -35,7 +35,7 @@ async def reconcile(key: PackedBits, test_errors: int, plan: BlockPlan, session:
 
 async def _ldpc(key: PackedBits, test_errors: int, plan: BlockPlan, session: PeerSession, block: int) -> Reconciled:
     done = await ldpc.correct(await kernels.run(key.unpacked), test_errors, plan, session, block)
-    corrected = key.copy() if session.role == "alice" else await kernels.run(PackedBits.of, done.key)
+    corrected = key if session.role == "alice" else await kernels.run(PackedBits.of, done.key)
     done.key.fill(0)
     return Reconciled(corrected, done.errors, done.leak, done.rounds, done.parities)
 

@@ -39,6 +39,7 @@ def run(
     plan = plan_for(n, error, budget)
     alice, bob, there, back = bench.pair(tamper, authentic=tamper is None)
     blocks = bench.noisy_blocks(n, error, 3)
+    before = [block.bits.unpacked() for block in blocks]
 
     async def one(session: bench.MemorySession, bits: PackedBits) -> object:
         try:
@@ -51,7 +52,7 @@ def run(
         async with asyncio.timeout(PATIENCE_S):
             return list(await asyncio.gather(one(alice, blocks[0].bits), one(bob, blocks[1].bits)))
 
-    return asyncio.run(main()), [block.bits.unpacked() for block in blocks], there, back
+    return asyncio.run(main()), before, there, back
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Never
 
 # collections.abc.Buffer came with Python 3.12
 ByteLike = bytes | bytearray | memoryview
+_ZEROS = bytes(65536)
 
 
 class Secret:
@@ -41,9 +42,9 @@ class Secret:
 
     def wipe(self) -> None:
         """Zero the buffer; the holder keeps its length and holds zeros from now on."""
-        for start in range(0, len(self._buffer), 65536):
-            stop = min(start + 65536, len(self._buffer))
-            self._buffer[start:stop] = bytes(stop - start)
+        for start in range(0, len(self._buffer), len(_ZEROS)):
+            stop = min(start + len(_ZEROS), len(self._buffer))
+            self._buffer[start:stop] = _ZEROS[: stop - start]
 
     def __del__(self) -> None:
         buffer = getattr(self, "_buffer", None)

@@ -34,15 +34,20 @@ def random_subset(m: int, k: int) -> Bits:
     return kernels.unpack_bits(kernels.random_subset(m, k, os.urandom), m)
 
 
-def _draw(bits: PackedBits, plan: BlockPlan) -> tuple[bytes, bytearray, bytearray]:
-    """Alice: the subset as it is told, her bits in it, and the others."""
+def _draw(plan: BlockPlan) -> tuple[bytearray, bytes]:
+    """The subset as a map, and as it is told."""
     chosen = kernels.random_subset(plan.m, plan.k, os.urandom)
-    return kernels.pack_subset(chosen, plan.m, plan.k), *kernels.split_subset(bits.data, chosen, plan.m, plan.k)
+    return chosen, kernels.pack_subset(chosen, plan.m, plan.k)
 
 
-def _split(bits: PackedBits, subset: bytes, plan: BlockPlan) -> tuple[bytearray, bytearray]:
-    """Bob: his bits in the subset, and the others."""
-    return kernels.split_subset(bits.data, kernels.unpack_subset(subset, plan.m, plan.k), plan.m, plan.k)
+async def _subset(plan: BlockPlan, session: PeerSession, block: int) -> bytearray:
+    """The map of the positions that both nodes open: alice draws it and tells it."""
+    if session.role == "alice":
+        chosen, told = await kernels.run(_draw, plan)
+        await session.send(TestSubset(block, told))
+        return chosen
+    message = await receive(session, TestSubset, block)
+    return await kernels.run(kernels.unpack_subset, message.subset, plan.m, plan.k)
 
 
 async def estimate(block: SiftedBlock, plan: BlockPlan, session: PeerSession) -> Estimate:
@@ -50,21 +55,15 @@ async def estimate(block: SiftedBlock, plan: BlockPlan, session: PeerSession) ->
 
     Raises BlockMalformed, QberExceeded (both nodes), and what the session raises.
     """
-    alice = session.role == "alice"
-    if alice:
-        subset, mine, rest = await kernels.run(_draw, block.bits, plan)
-        await session.send(TestSubset(block.number, subset, bytes(mine)))
-        theirs = (await receive(session, TestBits, block.number)).bits
-    else:
-        message = await receive(session, TestSubset, block.number)
-        try:
-            mine, rest = await kernels.run(_split, block.bits, message.subset, plan)
-        except kernels.KernelMalformed:
-            raise BlockMalformed(f"the test subset does not have {plan.k} of {plan.m} positions") from None
-        theirs = message.bits
-        await session.send(TestBits(block.number, bytes(mine)))
+    try:
+        chosen = await _subset(plan, session, block.number)
+        mine, rest = await kernels.run(kernels.split_subset, block.bits.data, chosen, plan.m, plan.k)
+    except kernels.KernelMalformed:
+        raise BlockMalformed(f"the test subset does not have {plan.k} of {plan.m} positions") from None
     key = PackedBits(rest, plan.n)
     try:
+        await session.send(TestBits(block.number, bytes(mine)))
+        theirs = (await receive(session, TestBits, block.number)).bits
         errors = different(mine, packed_of(theirs, plan.k, "test bits"))
         await session.seal("sift", block.number)
         _check(errors, plan)

@@ -38,16 +38,15 @@ class Plan(BlockMessage, frozen=True, tag="distill.plan"):
 
 
 class TestSubset(BlockMessage, frozen=True, tag="distill.test-subset"):
-    """alice → bob: which k of the m positions are opened (`kernels.pack_subset`), and her bits there (k bits)."""
+    """alice → bob: which k of the m positions are opened (`kernels.pack_subset`)."""
 
     __test__ = False  # the name begins with Test; pytest must not collect it
 
     subset: bytes
-    bits: bytes
 
 
 class TestBits(BlockMessage, frozen=True, tag="distill.test-bits"):
-    """bob → alice: his bits at the opened positions."""
+    """Both ways: the sender's bits at the opened positions."""
 
     __test__ = False
 

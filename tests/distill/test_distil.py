@@ -180,7 +180,7 @@ def test_one_changed_message_never_gives_two_different_keys(
         (Plan, "block", 8, "QKD-BLK-MALFORMED"),
         (TestSubset, "subset", b"", "QKD-BLK-MALFORMED"),
         (TestSubset, "subset", bytes(SMALL // 8), "QKD-BLK-MALFORMED"),
-        (TestSubset, "bits", b"\xff" * 9000, "QKD-BLK-MALFORMED"),
+        (TestBits, "bits", b"\xff" * 9000, "QKD-BLK-MALFORMED"),
         (TestBits, "bits", b"\x01", "QKD-BLK-MALFORMED"),
         (Parities, "bits", b"\xb0\xf5\xc3", "QKD-BLK-MALFORMED"),
         (Parities, "round", 99, "QKD-BLK-MALFORMED"),

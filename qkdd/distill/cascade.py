@@ -28,7 +28,7 @@ _NEAR_S = 1e-3  # round trip below which the messages' own cost matters more tha
 _LANE_FRAMES = {True: 4000, False: 320}  # frames that are worth a lane of their own on a near and on a long line
 _IN_FLIGHT = 640  # frames of a lane at least: fewer mean more rounds, more fall out of the caches
 _FRAME_ROUND_S = 2.5e-6  # mean work of a node on one frame in one round
-_INLINE = 20_000  # parities of a round; above, the work goes to a thread
+_INLINE = 60_000  # parities of a round, 2 ms at most; above, the work goes to a thread, which takes 0.1 ms to hand over
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from qkdd import kernels
@@ -35,6 +35,9 @@ def tdc1_streams(draw):
 
 @given(tdc1_streams(), st.lists(st.integers(0, 60), max_size=4))
 def test_tdc1_unwraps_any_cut_of_a_stream(rows, cuts):
+    kept = [row for row in rows if row[1] or row[2]]
+    # void words are dropped: the rule for wraps sees the steps between the words that stay
+    assume(all(-65_536 <= b[0] - a[0] < RANGE - 65_536 for a, b in itertools.pairwise(kept)))
     words = np.array([tdc1_word(*row) for row in rows], np.uint32)
     state = kernels.Tdc1State()
     times, patterns, dummies = [], [], 0
@@ -44,7 +47,6 @@ def test_tdc1_unwraps_any_cut_of_a_stream(rows, cuts):
         times += t.tolist()
         patterns += p.tolist()
         dummies += d
-    kept = [row for row in rows if row[1] or row[2]]
     base = kept[0][0] // RANGE if kept else 0
     clicks = [row for row in kept if not row[2]]
     assert times == [(at - base * RANGE) * 2000 for at, _, _ in clicks]

@@ -11,6 +11,7 @@ import functools
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ COUNT_BITS = 32  # bob's count of errors
 SLACK = 12  # a lifting may be this fraction longer than it has to be, for a code whose leak fits better
 _DOUBTED, _DOUBT = 0.3, 3  # fraction of bits, most that is taken from their starting message (8 to 16)
 HELD_MOST = 0.12  # share of a code's rows that private bits may mask: more of them spoil the code (decision 0158)
+_rows = attrgetter("rows")
+BEYOND, PER_LEAK, PER_FRAME = 1.09, 0.003, 500.0  # of `efficiency`
 SPREAD = 2.6  # standard deviations of a frame's errors above the expected number
 
 
@@ -177,7 +180,7 @@ def worst_in_frame(error: float, n: int, bits: int) -> float:
 def efficiency(leak: float, bits: int) -> float:
     """Syndrome bits over the Shannon limit with which frames of exactly the expected error rate decode, but for about one in a
     hundred: fitted to the measurements of docs/performance.md."""
-    return 1.09 + 0.003 / leak + 500.0 / bits
+    return BEYOND + PER_LEAK / leak + PER_FRAME / bits
 
 
 def layout(n: int, error: float, most: int) -> Layout | None:
@@ -189,16 +192,13 @@ def layout(n: int, error: float, most: int) -> Layout | None:
     codes = kernels.ldpc_codes()
     least = codes[0].lifting_for(bits)
     best: tuple[int, int, int] | None = None
+    # the least syndrome with syndrome >= efficiency(syndrome / bits, bits) * limit, which is a quadratic equation
+    half = (BEYOND + PER_FRAME / bits) * limit / 2.0
+    wanted = half + math.sqrt(half * half + PER_LEAK * bits * limit)
     for lifting in range(least, min(least + max(1, least // SLACK), codes[0].lifting) + 1, 64):
-
-        def suffices(code: kernels.LdpcCode, lifting: int = lifting) -> bool:
-            syndrome = code.rows * lifting
-            return syndrome >= efficiency(syndrome / bits, bits) * limit
-
-        index = bisect_left(codes, True, key=suffices)  # once a code suffices, all with more rows do
-        if index < len(codes):
-            found = (codes[index].rows * lifting, index, lifting)
-            best = found if best is None or found[0] < best[0] else best
+        index = bisect_left(codes, wanted / lifting, key=_rows)
+        if index < len(codes) and (best is None or codes[index].rows * lifting < best[0]):
+            best = (codes[index].rows * lifting, index, lifting)
     return None if best is None else Layout(n, frames, best[1], best[2])
 
 

@@ -62,11 +62,16 @@ def tl2017_length(
     """
     _, _, n = _sizes(m, k)
     _slack(nu, delta)
-    r, tag = check_finite("leak", leak, low=0.0), check_count("t", t)
     quality = -math.log2(check_fraction("cbar", cbar, low=0.5))
-    gross, hashing = n * (quality - h2_bound(delta + nu)), 2.0 * math.log2(2.0 * check_epsilon("eps_pa", eps_pa))
-    length = gross - r - tag + hashing
-    return Length(length, floor_bits(length, n, gross, r))
+    hashing = 2.0 * math.log2(2.0 * check_epsilon("eps_pa", eps_pa))
+    return _tl2017(n, quality, delta + nu, check_finite("leak", leak, low=0.0), check_count("t", t), hashing)
+
+
+def _tl2017(n: int, quality: float, error: float, leak: float, tag: int, hashing: float) -> Length:
+    """Eq. 58 on numbers that were checked: `tl2017_choose` takes it some hundred times a block."""
+    gross = n * (quality - h2_bound(error))
+    length = gross - leak - tag + hashing
+    return Length(length, floor_bits(length, n, gross, leak))
 
 
 def _slack(nu: float, delta: float) -> None:
@@ -108,12 +113,15 @@ def tl2017_choose(m: int, delta: float, leak_of: LeakOf, t: int, eps_sec: float)
     """
     eps_pa = check_epsilon("eps_sec", eps_sec) / 32.0
     eps_pe = eps_sec - eps_pa
+    m, tag, hashing = check_count("m", m, low=2), check_count("t", t), 2.0 * math.log2(2.0 * eps_pa)
+    check_fraction("delta", delta, high=0.5)
 
     def at(k: int) -> Choice | None:
         nu = tl2017_nu(m, k, eps_pe)
         if nu >= 0.5 - delta:
             return None
-        return Choice(k, nu, 0.0, eps_pe, eps_pa, tl2017_length(m, k, nu, delta, leak_of(m - k), t, eps_pa))
+        leak = check_finite("leak", leak_of(m - k), low=0.0)
+        return Choice(k, nu, 0.0, eps_pe, eps_pa, _tl2017(m - k, 1.0, delta + nu, leak, tag, hashing))
 
     return _best_test_size(m, at)
 

@@ -50,7 +50,7 @@ def floor_bits(length: float, *terms: float) -> int:
     """
     if not math.isfinite(length):
         raise ProofInputError(f"the length is {length}", name="length")
-    scale = max((abs(t) for t in (length, *terms)), default=0.0)
+    scale = max(map(abs, (length, *terms)))
     return max(0, math.floor(length - _ULPS * math.ulp(scale)))
 
 

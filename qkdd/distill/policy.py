@@ -15,7 +15,7 @@ from qkdd.distill.plan import BlockPlan, methods, plans_of
 
 # Key bits a second that one idle core corrects, below what it reaches near the design points, and messages of a block one
 # after the other. The figures of a machine differ by a small factor; the choice only turns when time runs out.
-BITS_PER_SECOND: dict[Method, float] = {"ldpc": 40e6, "cascade": 150e6}
+BITS_PER_SECOND: dict[Method, float] = {"ldpc": 65e6, "cascade": 150e6}
 ROUND_TRIPS: dict[Method, int] = {"ldpc": 2, "cascade": 170}  # both nodes speak at once: half a trip a round
 
 

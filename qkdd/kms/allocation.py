@@ -82,23 +82,6 @@ class Conflict:
 EVERYTHING = 1 << 40  # a conflict's cursor that skips the whole chunk
 
 
-class Fetched(msgspec.Struct, frozen=True):
-    """One key for a slave. `again`: a redelivery inside the window."""
-
-    key_id: str
-    key: bytes
-    slaves: tuple[str, ...]
-    again: bool
-    key_class: KeyClass = KeyClass.ITS
-    origin: Origin = UNKNOWN
-
-    def __repr__(self) -> str:
-        return f"Fetched({self.key_id}, {8 * len(self.key)} bits)"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [("key_id", self.key_id)]
-
-
 @dataclass(frozen=True, slots=True)
 class FetchRefused:
     """Why nothing was given: "entitlement" or "missing"."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
@@ -29,6 +30,7 @@ from qkdd.kms.fetches import JointFetches
 from qkdd.kms.fetching import Fetch
 from qkdd.kms.hybrid import STALE
 from qkdd.kms.joint import JointDraws
+from qkdd.kms.key_ids import Run, runs
 from qkdd.kms.leases import Line
 from qkdd.kms.origin import ANY, Only, available
 from qkdd.kms.plane import Announce, Borrow, Lent, Noted
@@ -56,9 +58,9 @@ class Draws:
         self._site = site
         self._stuck: set[bytes] = set()  # reservations that could not be set free: the disk was full
         self._borrowing = {name: asyncio.Lock() for name in site.peers}
-        self._fetches = JointFetches(site)
         self._plans: dict[tuple[str, tuple[str, ...], KeyClass | None], _Plan] = {}
         self._receipts = Receipts(site.audit, site.meter)
+        self._fetches = JointFetches(site, self._receipts)
         self._joint = JointDraws(
             site,
             self._receipts,
@@ -242,17 +244,20 @@ class Draws:
             self._site.audit.write("ownership received", peer=peer, bytes=gained)
         return gained
 
-    async def fetch(self, slave: str, master: str, ids: list[str]) -> list[Key]:
-        """The keys with these IDs, all or none. Raises NotEntitled, KeysNotFound."""
-        result = await self._fetches.fetch(Fetch(master, slave, ids))
+    async def fetch(self, slave: str, master: str, ids: list[str]) -> Sequence[Key]:
+        """The keys with these IDs, all or none. ids: different ones, canonical. Raises NotEntitled, KeysNotFound."""
+        return await self.fetch_runs(slave, master, runs(ids))
+
+    async def fetch_runs(self, slave: str, master: str, wanted: list[Run]) -> Sequence[Key]:
+        """The same for runs that do not overlap."""
+        result = await self._fetches.fetch(Fetch(master, slave, wanted))
         if isinstance(result, FetchRefused):
             self._site.meter.add("qkdd_kms_refused_total", reason=result.reason)
             if result.reason == "entitlement":
                 raise NotEntitled(f"{slave} is not named for keys of {master} that it asks for")
             raise KeysNotFound("one or more keys specified are not found on KME")
-        again = sum(f.again for f in result)
-        await self._receipts.fetched(master, slave, ids, again)
-        return [Key(f.key_id, f.key, f.slaves, self._site.synthetic, f.key_class, f.origin) for f in result]
+        batches = result.batches
+        return batches[0] if len(batches) == 1 else [key for batch in batches for key in batch]
 
     async def free_stuck(self) -> None:
         """Set free what a full disk kept reserved."""

@@ -69,10 +69,10 @@ class Etsi014:
         slave, master, limits = self._access.caller(request), request.match_info["master"], self._service.config.limits
         with self._access.place(slave):
             if request.method == "GET":
-                ids = codec.key_ids_query(list(request.query.items()))
+                runs = codec.key_ids_query(list(request.query.items()))
             else:
                 body = await read_body(request, limits.body_bytes, self._clock)
-                ids = codec.key_ids_body(body, limits)
-            keys = await self._service.fetch(slave, master, ids)
+                runs = codec.key_ids_body(body, limits)
+            keys = await self._service.fetch_runs(slave, master, runs)
         self._meter.add("qkdd_kms_interface_keys_total", len(keys), interface="etsi014")
         return respond(codec.container(keys))

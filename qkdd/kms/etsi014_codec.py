@@ -15,7 +15,7 @@ from qkdd.kms.allocation import Origin
 from qkdd.kms.classes import KeyClass
 from qkdd.kms.config import Limits
 from qkdd.kms.errors import KmsError, RequestRefused
-from qkdd.kms.key_ids import canonical, stem
+from qkdd.kms.key_ids import Run, canonical, one_run, runs, stem
 from qkdd.kms.service import Key, KeyBatch
 
 MULTICAST_EXTENSION = "qkdd_shared_with"
@@ -150,7 +150,7 @@ def _limited(number: int, size: int, additional: list[str], slave: str, limits: 
     return KeyRequest(number, size, tuple(additional))
 
 
-def key_ids(body: dict[str, Any], limits: Limits) -> list[str]:
+def key_ids(body: dict[str, Any], limits: Limits) -> list[Run]:
     """POST dec_keys (6.4, Table 12)."""
     entries = body.get("key_IDs")
     if not isinstance(entries, list) or not entries:
@@ -162,7 +162,7 @@ def key_ids(body: dict[str, Any], limits: Limits) -> list[str]:
     return _ids([entry["key_ID"] for entry in entries])
 
 
-def key_ids_query(query: list[tuple[str, str]]) -> list[str]:
+def key_ids_query(query: list[tuple[str, str]]) -> list[Run]:
     """GET dec_keys: exactly one key_ID and nothing else (6.4)."""
     if [name for name, _ in query] != ["key_ID"]:
         raise _refuse("with GET exactly one key_ID shall be given; use POST for anything else")
@@ -177,7 +177,7 @@ class _KeyIds(msgspec.Struct, forbid_unknown_fields=True):
     key_IDs: list[_Named]
 
 
-def key_ids_body(body: bytes, limits: Limits) -> list[str]:
+def key_ids_body(body: bytes, limits: Limits) -> list[Run]:
     """POST dec_keys from its body. One as clients write it is read by the faster reader, which does not see members that are
     named twice: it counts only if each name stands there as often as there are values. All others are read with care."""
     try:
@@ -195,14 +195,17 @@ def key_ids_body(body: bytes, limits: Limits) -> list[str]:
     return _ids(named)
 
 
-def _ids(texts: list[str]) -> list[str]:
+def _ids(texts: list[str]) -> list[Run]:
+    run = one_run(texts)
+    if run is not None:
+        return [run]
     try:
         ids = [canonical(text) for text in texts]
     except ValueError:
         raise _refuse("a key_ID is no UUID") from None
     if len(set(ids)) != len(ids):
         raise _refuse("a key_ID is named twice")
-    return ids
+    return runs(ids)
 
 
 def about(key: Key) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Requests of slaves that wait at one moment are answered together: one transaction, one audit line an application."""
+"""Requests of slaves that wait at one moment are answered together: one transaction, one audit line an application, both durable.
+
+What comes meanwhile goes with the next group, which begins when this one has been answered: two groups at once, one in the store
+and one in the audit log, would be smaller and cost more.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ from dataclasses import dataclass
 
 from qkdd.core.errors import StorageFailed
 from qkdd.kms import fetching
-from qkdd.kms.allocation import Fetched, FetchRefused
-from qkdd.kms.fetching import Fetch
+from qkdd.kms.allocation import FetchRefused
+from qkdd.kms.fetching import Fetch, Fetched
+from qkdd.kms.gathering import arrived
+from qkdd.kms.receipts import Receipts
 from qkdd.kms.site import Site
 
 _MOST = 4096  # requests in one transaction
@@ -19,25 +25,28 @@ class _Waiting:
     """`done`: what came of it, or None: it has to be asked alone."""
 
     request: Fetch
-    done: asyncio.Future[list[Fetched] | FetchRefused | None]
+    done: asyncio.Future[Fetched | FetchRefused | None]
 
 
 class JointFetches:
-    """Of one KMS. Nobody waits for company: what comes while a transaction is under way goes with the next one."""
+    """Of one KMS. Nobody waits for company: a request that finds no group under way begins one."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, site: Site, receipts: Receipts) -> None:
+        self._site, self._receipts = site, receipts
         self._waiting: list[_Waiting] = []
         self._pump: asyncio.Task[None] | None = None
 
-    async def fetch(self, request: Fetch) -> list[Fetched] | FetchRefused:
-        """Raises StorageFull, StorageFailed."""
+    async def fetch(self, request: Fetch) -> Fetched | FetchRefused:
+        """What it says is in the audit log. Raises StorageFull, StorageFailed."""
         one = _Waiting(request, asyncio.get_running_loop().create_future())
         self._waiting.append(one)
         if self._pump is None:
             self._pump = asyncio.create_task(self._run())
         answer = await one.done
-        return answer if answer is not None else (await self._ask([request]))[0]
+        if answer is None:
+            [answer] = await self._ask([request])
+            await self._receipts.fetched([(request, answer)])
+        return answer
 
     async def close(self) -> None:
         """What is under way ends; its requests are told so."""
@@ -46,14 +55,15 @@ class JointFetches:
             pump.cancel()
             await asyncio.wait([pump])
 
-    async def _ask(self, requests: list[Fetch]) -> list[list[Fetched] | FetchRefused]:
+    async def _ask(self, requests: list[Fetch]) -> list[Fetched | FetchRefused]:
         site = self._site
         window = site.config.limits.redelivery_window
-        return await site.run(fetching.fetch, site.sealer, site.own, requests, site.now(), window)
+        return await site.run(fetching.fetch, site.sealer, site.own, requests, site.now(), window, site.synthetic)
 
     async def _run(self) -> None:
         try:
             while self._waiting:
+                await arrived(self._waiting)
                 group = [one for one in self._waiting[:_MOST] if not one.done.done()]
                 del self._waiting[:_MOST]
                 if group:
@@ -66,22 +76,27 @@ class JointFetches:
             self._waiting.clear()
 
     async def _answer(self, group: list[_Waiting]) -> None:
+        requests = [one.request for one in group]
         try:
-            answers = await self._ask([one.request for one in group])
-        except Exception as error:
-            for one in group:
-                if one.done.done():
-                    continue
+            try:
+                answers = await self._ask(requests)
+            except Exception:
                 if len(group) == 1:
-                    one.done.set_exception(error)
-                else:
-                    one.done.set_result(None)  # each alone, so that only the guilty one sees it
-            return
-        except BaseException:
+                    raise
+                for one in group:  # each alone, so that only the guilty one sees it
+                    if not one.done.done():
+                        one.done.set_result(None)
+                return
+            await self._receipts.fetched(list(zip(requests, answers, strict=True)))
+        except BaseException as error:
             for one in group:
                 if not one.done.done():
-                    one.done.set_exception(StorageFailed("the key service has ended"))
-            raise
+                    one.done.set_exception(
+                        error if isinstance(error, Exception) else StorageFailed("the key service has ended")
+                    )
+            if not isinstance(error, Exception):
+                raise
+            return
         for one, answer in zip(group, answers, strict=True):
             if not one.done.done():
                 one.done.set_result(answer)

@@ -6,6 +6,8 @@ So a key is found by its allocation's primary key, and a million keys need no mi
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
 ALLOCATION_BYTES = 12
 MAX_NUMBER = (1 << 26) - 1
@@ -19,6 +21,14 @@ def key_id(allocation: bytes, number: int) -> str:
     text = allocation.hex()
     low = f"{2 << 62 | int(text[15:], 16) << 26 | number:016x}"
     return f"{text[:8]}-{text[8:12]}-8{text[12:15]}-{low[:4]}-{low[4:]}"
+
+
+class Run(NamedTuple):
+    """Consecutive keys of one allocation; an allocation without a name stands for an ID that is none of ours."""
+
+    allocation: bytes
+    first: int
+    amount: int
 
 
 def stem(allocation: bytes, first: int, amount: int) -> tuple[str, int]:
@@ -49,3 +59,27 @@ def split(text: str) -> tuple[bytes, int] | None:
         return None
     bits = (value >> 80) << 48 | ((value >> 64) & 0xFFF) << 36 | ((value >> 26) & ((1 << 36) - 1))
     return bits.to_bytes(ALLOCATION_BYTES, "big"), value & MAX_NUMBER
+
+
+def runs(ids: Sequence[str]) -> list[Run]:
+    """Key IDs in their canonical form, as few runs as they are, in this order."""
+    found: list[Run] = []
+    for text in ids:
+        allocation, number = split(text) or (b"", 0)
+        last = found[-1] if found else None
+        if last is not None and allocation and last.allocation == allocation and last.first + last.amount == number:
+            found[-1] = Run(allocation, last.first, last.amount + 1)
+        else:
+            found.append(Run(allocation, number, 1))
+    return found
+
+
+def one_run(texts: list[str]) -> Run | None:
+    """The run that these are, as an answer lists them; None for anything else, whatever its form."""
+    if not _FORM.fullmatch(texts[0]) or (begin := split(texts[0])) is None:
+        return None
+    if len(texts) == 1:
+        return Run(*begin, 1)
+    if begin[1] + len(texts) - 1 > MAX_NUMBER or texts != key_ids(*begin, len(texts)):
+        return None
+    return Run(*begin, len(texts))

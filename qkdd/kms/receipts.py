@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from qkdd.core.audit import AuditLog
 from qkdd.core.counters import Meter
 from qkdd.core.errors import QkddError, StorageFailed
-from qkdd.kms.allocation import Allocation
+from qkdd.kms.allocation import Allocation, FetchRefused
 from qkdd.kms.batch import KeyBatch
+from qkdd.kms.fetching import Fetch, Fetched
+from qkdd.kms.gathering import arrived
 from qkdd.kms.key_ids import key_id
 
 
@@ -37,15 +40,19 @@ class Receipts:
         self._drawn += batches
         await self._written()
 
-    async def fetched(self, master: str, slave: str, ids: list[str], again: int) -> None:
-        """These keys go to a slave, `again` of them not for the first time. Raises StorageFull, StorageFailed."""
-        fetch = self._fetched.get((master, slave))
-        if fetch is None:
-            fetch = self._fetched[master, slave] = _Fetch(master, slave)
-        fetch.firsts.append(ids[0])
-        fetch.count += len(ids)
-        fetch.again += again
-        await self._written()
+    async def fetched(self, answers: Sequence[tuple[Fetch, Fetched | FetchRefused]]) -> None:
+        """These keys go to slaves, those of one moment. Raises StorageFull, StorageFailed."""
+        given = [(request, answer) for request, answer in answers if isinstance(answer, Fetched)]
+        for request, answer in given:
+            fetch = self._fetched.get((request.master, request.slave))
+            if fetch is None:
+                fetch = self._fetched[request.master, request.slave] = _Fetch(request.master, request.slave)
+            allocation, first, _ = request.runs[0]
+            fetch.firsts.append(key_id(allocation, first))
+            fetch.count += sum(run.amount for run in request.runs)
+            fetch.again += answer.again
+        if given:
+            await self._written()
 
     def unused(self, allocation: Allocation, first: int, count: int) -> None:
         """The last keys of a draw are given to nobody: they stay used at both sites."""
@@ -68,6 +75,7 @@ class Receipts:
     async def _write(self) -> None:
         try:
             while self._waiting:
+                await arrived(self._waiting)
                 waiting, self._waiting = self._waiting, []
                 try:
                     self._lines()

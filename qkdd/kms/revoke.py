@@ -42,25 +42,30 @@ def one_key(connection: sa.Connection, key_id: str, here: Container[str]) -> boo
     if found is None:
         return False
     row, number = found
-    given = {
-        sae: time
-        for sae, time in connection.execute(
-            sa.select(DELIVERIES.c.sae, DELIVERIES.c.time).where(
-                DELIVERIES.c.allocation == row.id, DELIVERIES.c.number == number
-            )
-        )
-    }
+    reaching = sa.select(DELIVERIES).where(
+        DELIVERIES.c.allocation == row.id,
+        DELIVERIES.c.number <= number,
+        DELIVERIES.c.number + DELIVERIES.c.amount > number,
+    )
+    given = {run.sae: run for run in connection.execute(reaching).all()}
     fresh = 0
     for slave in json.loads(row.slaves):
         if slave not in here:
             continue
-        values = {"allocation": row.id, "number": number, "sae": slave, "time": _NEVER}
-        if slave in given:
-            where = [DELIVERIES.c[name] == values[name] for name in ("allocation", "number", "sae")]
-            connection.execute(DELIVERIES.update().where(*where).values(time=_NEVER))
-        else:
-            connection.execute(DELIVERIES.insert().values(**values))
+        parts = [(number, 1, _NEVER)]
+        if (run := given.get(slave)) is None:
             fresh += 1
+        else:
+            where = (DELIVERIES.c.allocation == row.id, DELIVERIES.c.number == run.number, DELIVERIES.c.sae == slave)
+            connection.execute(DELIVERIES.delete().where(*where))
+            parts += [(run.number, number - run.number, run.time)]
+            parts += [(number + 1, run.number + run.amount - number - 1, run.time)]
+        rows = [
+            {"allocation": row.id, "number": first, "amount": amount, "sae": slave, "time": time}
+            for first, amount, time in parts
+            if amount
+        ]
+        connection.execute(DELIVERIES.insert(), rows)
     fetched = row.fetched + fresh
     connection.execute(ALLOCATIONS.update().where(ALLOCATIONS.c.id == row.id).values(fetched=fetched))
     if fetched >= row.expected:

@@ -125,9 +125,12 @@ DELIVERIES = sa.Table(
     "deliveries",
     METADATA,
     sa.Column("allocation", sa.LargeBinary(12), primary_key=True),
-    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),  # of the first key of a run
     sa.Column("sae", sa.Text, primary_key=True),
     sa.Column("time", sa.Float, nullable=False),
+    sa.Column(
+        "amount", sa.BigInteger, nullable=False, server_default="1"
+    ),  # of the run; those of one SAE do not overlap
 )
 
 EXCHANGES = sa.Table(
@@ -223,7 +226,13 @@ def _version_5(connection: sa.Connection) -> None:
         connection.execute(CHUNKS.update().where(CHUNKS.c.row == row).values(**values))
 
 
-MIGRATIONS = (_version_1, _version_2, _version_3, _version_4, _version_5)
+def _version_6(connection: sa.Connection) -> None:
+    """Keys that are fetched one behind the other are one delivery. What a version 5 delivered are runs of one key."""
+    if "amount" not in {column["name"] for column in sa.inspect(connection).get_columns("deliveries")}:
+        connection.exec_driver_sql("ALTER TABLE deliveries ADD COLUMN amount BIGINT NOT NULL DEFAULT 1")
+
+
+MIGRATIONS = (_version_1, _version_2, _version_3, _version_4, _version_5, _version_6)
 
 
 def kms_store(

@@ -51,7 +51,8 @@ class KeyService:
         self._upkeep = upkeep = Upkeep(site, draws)
         answers, revocations = Answers(site), Revocations(site, draws.revoking)
         self.pool, self.pair = site.pool, site.pair
-        self.draw, self.fetch, self.stored_keys = draws.draw, draws.fetch, draws.stored_keys
+        self.draw, self.stored_keys = draws.draw, draws.stored_keys
+        self.fetch, self.fetch_runs = draws.fetch, draws.fetch_runs
         self.sync_once, self.clean, self.run_background = upkeep.sync_once, upkeep.clean, upkeep.run
         self.revoke, self.on_revoke = revocations.revoke, revocations.on_revoke
         self.on_holds, self.on_announce, self.on_borrow = answers.on_holds, answers.on_announce, answers.on_borrow

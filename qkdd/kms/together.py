@@ -83,7 +83,12 @@ _DELIVERED = Prepared(
     .values(state=AllocationState.DELIVERED.value, claimant=sa.null())
     .returning(ALLOCATIONS.c.expected)
 )
-_GONE = Prepared(ALLOCATIONS.delete().where(ALLOCATIONS.c.id == sa.bindparam("of", type_=sa.LargeBinary)))
+_NOT_FETCHED_HERE = ALLOCATIONS.delete().where(
+    ALLOCATIONS.c.id == sa.bindparam("of", type_=sa.LargeBinary),
+    ALLOCATIONS.c.state == AllocationState.DELIVERED.value,
+    ALLOCATIONS.c.expected == sa.literal_column("0"),
+)
+_GONE = Prepared(_NOT_FETCHED_HERE)
 _CLOSED = Prepared(CHUNKS.update().where(CHUNKS.c.row == _of("of")).values(open=CHUNKS.c.open - _of("closed")))
 
 

@@ -71,7 +71,9 @@ def shorten(
         recorded = from_row(known)
         head, rest = parted(recorded.pieces, kept * recorded.key_bytes)
         taken = (
-            sa.select(DELIVERIES.c.number).where(DELIVERIES.c.allocation == draw, DELIVERIES.c.number >= kept).limit(1)
+            sa.select(DELIVERIES.c.number)
+            .where(DELIVERIES.c.allocation == draw, DELIVERIES.c.number + DELIVERIES.c.amount > kept)
+            .limit(1)
         )
         if known.peer != peer or known.state != AllocationState.RECORDED or rest != pieces or recorded.mix is not None:
             return False  # a post-quantum share is bound to the whole draw

@@ -7,14 +7,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from qkdd.core.errors import StorageFull
 from qkdd.core.zeroise import Zeroised
 from qkdd.kms import leases, together
+from qkdd.kms.config import Pair as PairConfig
 from qkdd.kms.errors import KeysNotFound, NotEnoughKey, PeerKmsDown
 from qkdd.kms.key_ids import key_id, key_ids, split
 
-from .local import World, world
+from .local import World, service_config, world
 
 Scenario = Callable[[World], Awaitable[None]]
 _UNUSED = ("qkdd_kms_lease_unused_keys_total", ())
@@ -157,6 +159,7 @@ def test_a_failure_at_each_step_of_a_joint_draw(tmp_path: Path, monkeypatch: pyt
             raise StorageFull("no space (test)")
 
         keys = await busy(made)
+        await quiet(made)
         made.services["alice"]._draws.end_leases()
         if moment in ("reserve", "deliver"):
             monkeypatch.setattr(together, moment, full)
@@ -290,6 +293,40 @@ def test_a_rest_of_which_a_slave_has_got_a_key_stays_used(tmp_path: Path) -> Non
     play(tmp_path, scenario)
 
 
+def test_a_lease_for_an_application_of_the_same_site(tmp_path: Path) -> None:
+    async def main() -> None:
+        made = World(tmp_path)
+        config = service_config("alice", tmp_path)
+        pair = PairConfig(master="sae-alice", slave="sae-alice-2", peer="kms-bob")
+        both = config.saes | {"sae-alice-2": config.saes["sae-alice"]}
+        await made.start("alice", replace(config, saes=both, pairs=[*config.pairs, pair]))
+        await made.start("bob")
+        for index in range(0, 4, 2):
+            await made.feed(index, 64_000)
+        await made.sync()
+        alice, keys = made.services["alice"], dict[str, bytes]()
+
+        async def master() -> None:
+            for _ in range(40):
+                keys.update({k.key_id: k.key for k in await alice.draw("sae-alice", ("sae-alice-2",), 1, 32)})
+
+        await asyncio.gather(*(master() for _ in range(16)))
+        await quiet(made)
+        assert held(made)
+        await made.clock.advance(leases.LIFETIME + 0.1)
+        await made.sync()
+        await made.stop("alice")
+        alice = await made.start("alice", alice.config)
+        for at in range(0, len(keys), 64):
+            part = list(keys)[at : at + 64]
+            got = await alice.fetch("sae-alice-2", "sae-alice", part)
+            assert {k.key_id: k.key for k in got} == {i: keys[i] for i in part}
+        for site in ("alice", "bob"):
+            await made.stop(site)
+
+    asyncio.run(main())
+
+
 def test_a_rest_stays_used_when_the_other_site_does_not_know_the_call(tmp_path: Path) -> None:
     async def scenario(made: World) -> None:
         await leased(made)
@@ -332,6 +369,7 @@ def test_a_revocation_while_a_draw_is_under_way_lets_it_make_no_lease(tmp_path: 
     async def scenario(made: World) -> None:
         alice = made.services["alice"]
         await busy(made)
+        await quiet(made)
         alice._draws.end_leases()
         line, true_call = made.lines["alice"], made.lines["alice"].call
 
@@ -351,6 +389,7 @@ def test_a_poor_pool_is_not_drawn_ahead(tmp_path: Path) -> None:
     async def scenario(made: World) -> None:
         keys: dict[str, bytes] = {}
         await busy(made)
+        await quiet(made)
         made.services["alice"]._draws.end_leases()
         enough = True
         while enough:

@@ -11,9 +11,18 @@ const qkdd_kernel_table *qkdd_kernels(void) { return table; }
 qkdd_variant qkdd_variant_current(void) { return current; }
 
 #if defined(__x86_64__)
+#include <cpuid.h>
+
+/* Where it is missing, its code is another instruction. Not every compiler's __builtin_cpu_supports knows it. */
+static int has_lzcnt(void) {
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(0x80000001u, &a, &b, &c, &d) && c & bit_LZCNT;
+}
+
 static int has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") &&
-           __builtin_cpu_supports("lzcnt") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+           __builtin_cpu_supports("popcnt") && has_lzcnt() && __builtin_cpu_supports("sse4.2") &&
+           __builtin_cpu_supports("pclmul");
 }
 
 static int has_avx512(void) {

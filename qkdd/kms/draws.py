@@ -69,8 +69,7 @@ class Draws:
             abandon=self._abandon,
             leasing=isinstance(site.database.place, SqliteFile),
         )
-        self.end_leases, self.end_old_leases = self._joint.end_leases, self._joint.end_old_leases
-        self.revoking = self._joint.revoking
+        self.end_leases, self.revoking = self._joint.end_leases, self._joint.revoking
         self._unheard = set(site.peers)  # whose last grant may have been lost: nobody draws from it until we ask again
 
     async def stored_keys(self, peer: str, only: Only = ANY) -> int:
@@ -264,6 +263,11 @@ class Draws:
         for allocation_id in list(self._stuck):
             await self._site.run(allocations.unclaim, allocation_id)
             self._stuck.discard(allocation_id)
+
+    async def forget_old(self) -> None:
+        """Leases that are too old end; chunks that stayed open for fetches are wiped."""
+        await self._joint.end_old_leases()
+        await self._fetches.wipe()
 
     async def close(self) -> None:
         """What is under way ends."""

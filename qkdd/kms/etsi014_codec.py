@@ -169,7 +169,7 @@ def key_ids_query(query: list[tuple[str, str]]) -> list[Run]:
     return _ids([query[0][1]])
 
 
-class _Named(msgspec.Struct, forbid_unknown_fields=True):
+class _Named(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     key_ID: str
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from qkdd.core.errors import StorageFailed
+from qkdd.core import log
+from qkdd.core.errors import QkddError, StorageFailed
 from qkdd.kms import fetching
 from qkdd.kms.allocation import FetchRefused
 from qkdd.kms.fetching import Fetch, Fetched
 from qkdd.kms.gathering import arrived
+from qkdd.kms.opening import Kept
 from qkdd.kms.receipts import Receipts
 from qkdd.kms.site import Site
 
+_LOG = log.get("kms")
 _MOST = 4096  # requests in one transaction
 
 
@@ -33,6 +36,7 @@ class JointFetches:
 
     def __init__(self, site: Site, receipts: Receipts) -> None:
         self._site, self._receipts = site, receipts
+        self._kept = Kept(site.clock.monotonic)
         self._waiting: list[_Waiting] = []
         self._pump: asyncio.Task[None] | None = None
 
@@ -54,11 +58,22 @@ class JointFetches:
         if pump is not None:
             pump.cancel()
             await asyncio.wait([pump])
+        try:
+            await self.wipe()
+        except QkddError as error:  # a store that does not answer
+            _LOG.warning("opened chunks are wiped with the process's memory", **log.error_fields(error))
+
+    async def wipe(self) -> None:
+        """No chunk stays open that no request of this moment needs."""
+        if self._kept.open:
+            await self._site.database.run(lambda _connection: self._kept.wipe())
 
     async def _ask(self, requests: list[Fetch]) -> list[Fetched | FetchRefused]:
         site = self._site
         window = site.config.limits.redelivery_window
-        return await site.run(fetching.fetch, site.sealer, site.own, requests, site.now(), window, site.synthetic)
+        return await site.run(
+            fetching.fetch, site.sealer, site.own, requests, site.now(), window, site.synthetic, self._kept
+        )
 
     async def _run(self) -> None:
         try:

@@ -19,7 +19,7 @@ from qkdd.kms.allocation import Allocation, FetchRefused, Origin, from_row
 from qkdd.kms.batch import KeyBatch
 from qkdd.kms.key_ids import Run, key_ids
 from qkdd.kms.mixing import Mixer
-from qkdd.kms.opening import Opener, opened
+from qkdd.kms.opening import Kept, Opener, opened
 from qkdd.kms.schema import ALLOCATIONS, DELIVERIES, AllocationState
 
 _ALLOCATION = sa.bindparam("of", type_=sa.LargeBinary)
@@ -224,11 +224,12 @@ def fetch(
     now: float,
     window: float,
     synthetic: bool,
+    kept: Kept,
 ) -> list[Fetched | FetchRefused]:
     """For each request, one after another: the keys that its master obtained and its slave may have, all or none
     (ETSI GS QKD 014, 5.4)."""
     driver = Driver(connection)
-    with opened(driver, sealer) as opener:
+    with opened(driver, sealer, kept) as opener:
         group = _Group(connection, sealer, own, now, window, synthetic, opener, driver)
         answers = [group.fetch(request) for request in requests]
         group.write()

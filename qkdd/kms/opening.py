@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,15 +24,43 @@ _FACTS = Prepared(
 _SEALED = Prepared(sa.select(MATERIAL.c.sealed).where(MATERIAL.c.row == sa.bindparam("of", type_=sa.BigInteger)))
 
 _Facts = tuple[int, str, dict[str, Any]]  # row, link, about
+_KEPT_S = 1.0
+_KEPT_BYTES = 4 << 20
+
+
+class Kept:
+    """Chunks that stay open from one transaction to the next, for a second and some megabytes: under load the next transactions
+    need the same ones. Belongs to the store's thread. Nothing is given out because it is here: each transaction looks its draws
+    up in the store."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic, self._since = monotonic, 0.0
+        self.facts: dict[str, _Facts] = {}
+        self.open: dict[str, Secret] = {}
+
+    def begin(self) -> None:
+        """A transaction that needs chunks."""
+        if not self.open:
+            self._since = self._monotonic()
+
+    def end(self) -> None:
+        """What is too old or too much is wiped."""
+        if self._monotonic() - self._since > _KEPT_S or sum(map(len, self.open.values())) > _KEPT_BYTES:
+            self.wipe()
+
+    def wipe(self) -> None:
+        for chunk in self.open.values():
+            chunk.wipe()
+        self.open.clear()
+        self.facts.clear()
 
 
 class Opener:
     """Of one transaction; made by `opened`."""
 
-    def __init__(self, driver: Driver, sealer: Sealer) -> None:
+    def __init__(self, driver: Driver, sealer: Sealer, facts: dict[str, _Facts], chunks: dict[str, Secret]) -> None:
         self._driver, self._sealer = driver, sealer
-        self._facts: dict[str, _Facts] = {}
-        self._open: dict[str, Secret] = {}
+        self._facts, self._open = facts, chunks
 
     def row(self, chunk_id: str) -> int:
         """Of a chunk that is here."""
@@ -61,11 +89,6 @@ class Opener:
             epsilon=None if not claims or None in claims else float(sum(claims)),
         )
 
-    def wipe(self) -> None:
-        for chunk in self._open.values():
-            chunk.wipe()
-        self._open.clear()
-
     def _known(self, chunk_id: str) -> _Facts:
         found = self._facts.get(chunk_id)
         if found is None:
@@ -82,10 +105,14 @@ class Opener:
 
 
 @contextmanager
-def opened(driver: Driver, sealer: Sealer) -> Iterator[Opener]:
-    """What is opened inside is wiped behind it."""
-    opener = Opener(driver, sealer)
+def opened(driver: Driver, sealer: Sealer, kept: Kept | None = None) -> Iterator[Opener]:
+    """What is opened inside is wiped behind it, or `kept`."""
+    chunks_of = kept if kept is not None else Kept(lambda: 0.0)
+    chunks_of.begin()
     try:
-        yield opener
+        yield Opener(driver, sealer, chunks_of.facts, chunks_of.open)
     finally:
-        opener.wipe()
+        if kept is not None:
+            kept.end()
+        else:
+            chunks_of.wipe()

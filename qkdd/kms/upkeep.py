@@ -35,7 +35,7 @@ class Upkeep:
         Raises what the first failing one raised (PeerKmsDown, StorageFull), after all were tried.
         """
         await self._draws.free_stuck()
-        await self._draws.end_old_leases()
+        await self._draws.forget_old()
         live, failure = 0, None
         for name, peer in self._site.peers.items():
             try:

@@ -157,3 +157,33 @@ def test_one_revoked_key_of_a_run_is_not_redelivered(tmp_path: Path) -> None:
                 assert await made.fetch("bob", again) == {i: keys[i] for i in again}
 
     asyncio.run(main())
+
+
+def test_chunks_stay_open_for_a_second_and_are_wiped(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with world(tmp_path) as made:
+            await made.feed(0, 3200)
+            await made.sync()
+            keys = await made.draw("alice", 100)
+            ids, bob = list(keys), made.services["bob"]
+            kept = bob._draws._fetches._kept
+            assert await made.fetch("bob", ids[:2]) == {i: keys[i] for i in ids[:2]}
+            [chunk] = kept.open.values()
+            assert any(chunk.reveal())
+            await made.clock.advance(0.5)
+            assert await made.fetch("bob", ids[2:4]) == {i: keys[i] for i in ids[2:4]}
+            assert list(kept.open.values()) == [chunk]
+            await made.clock.advance(0.6)
+            assert await made.fetch("bob", ids[4:6]) == {i: keys[i] for i in ids[4:6]}
+            assert not kept.open
+            assert not any(chunk.reveal())
+            await made.fetch("bob", ids[6:8])
+            [chunk] = kept.open.values()
+            await bob.revoke(keys=[], sae="sae-alice")  # what is open is given to nobody
+            with pytest.raises(KeysNotFound):
+                await made.fetch("bob", ids[8:9])
+            await bob.sync_once()
+            assert not kept.open
+            assert not any(chunk.reveal())
+
+    asyncio.run(main())

@@ -245,10 +245,10 @@ def container(keys: Sequence[Key]) -> bytes:
         head, number = stem(draw.id, keys.first, len(keys))
         begin = f'{{"key_ID":"{head}'
         end = f'","key_extension":{_extension(draw.key_class, keys.origin, len(draw.slaves), keys.synthetic)}}}'
-        cuts = range(0, len(text), draw.key_bytes)
+        size, base64 = draw.key_bytes, binascii.b2a_base64
         entries = [
-            f'{begin}{n:012x}","key":"{_base64(text[at : at + draw.key_bytes])}{end}'
-            for n, at in enumerate(cuts, number)
+            f'{begin}{n:012x}","key":"{base64(text[at : at + size], newline=False).decode()}{end}'
+            for n, at in enumerate(range(0, len(text), size), number)
         ]
     else:
         entries = [

@@ -80,6 +80,7 @@ def one_run(texts: list[str]) -> Run | None:
         return None
     if len(texts) == 1:
         return Run(*begin, 1)
-    if begin[1] + len(texts) - 1 > MAX_NUMBER or texts != key_ids(*begin, len(texts)):
+    head, tail = texts[0][:24], int(texts[0][24:], 16)
+    if begin[1] + len(texts) - 1 > MAX_NUMBER or texts != [f"{head}{n:012x}" for n in range(tail, tail + len(texts))]:
         return None
     return Run(*begin, len(texts))

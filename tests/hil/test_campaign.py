@@ -100,13 +100,13 @@ def test_a_cut_line_does_what_its_name_says(how: Cut, unix: bool, tmp_path: Path
 @pytest.mark.parametrize(
     "options",
     [
-        Options(keys=12_000, pairs=64, replicas=1, batch=128),
-        Options(keys=8_000, pairs=8, replicas=1, batch=64, store="sqlite"),  # busy pairs: drawn ahead
+        Options(keys=60_000, pairs=64, replicas=1, batch=128),
+        Options(keys=40_000, pairs=8, replicas=1, batch=64, store="sqlite"),  # busy pairs: drawn ahead
     ],
     ids=["postgresql", "sqlite"],
 )
 def test_every_key_exactly_once_while_everything_breaks(options: Options) -> None:
-    """Some thousand keys; the long form is `make campaign`."""
+    """Some ten thousand keys; the long form is `make campaign`."""
     if options.store == "postgresql":
         try:
             programs()

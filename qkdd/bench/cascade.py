@@ -17,7 +17,7 @@ import numpy as np
 
 from qkdd import kernels
 from qkdd.bench.rows import Row, row, show
-from qkdd.distill.cascade import FRAME_BITS
+from qkdd.distill.cascade import FRAME_BITS, IN_FLIGHT_MOST, LANES_MOST
 
 _RAMP = 0.4  # share of the time that is not counted, while the lanes come out of step
 
@@ -120,8 +120,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="qkdd bench cascade", description="Cascade over a long line.")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
     parser.add_argument("--rtt", type=float, default=10.0, metavar="MS", help="round trip (default 10)")
-    parser.add_argument("--lanes", type=int, default=12, help="blocks at the same time (default 12)")
-    parser.add_argument("--in-flight", type=int, default=256, help="frames in flight of each (default 256)")
+    flight = IN_FLIGHT_MOST // LANES_MOST
+    parser.add_argument(
+        "--lanes",
+        type=int,
+        default=LANES_MOST,
+        help=f"at the same time (default {LANES_MOST}, as a node on a long line)",
+    )
+    parser.add_argument("--in-flight", type=int, default=flight, help=f"frames in flight of each (default {flight})")
     parser.add_argument("--frames", type=int, default=768, help="frames of 102,400 bits a block (default 768)")
     parser.add_argument("--error", type=float, default=0.02, help="error rate (default 0.02)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each run (default 15)")

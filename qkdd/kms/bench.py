@@ -18,7 +18,7 @@ from qkdd.core.counters import RecordingMeter
 from qkdd.core.secret import Secret
 from qkdd.kms.config import KmsConfig, KmsIdentity, Limits, NodePlane, Pair, Peer, Sae
 from qkdd.kms.listener_config import Listener
-from qkdd.kms.plane import Announce, Held, Holds, Lent, Noted
+from qkdd.kms.plane import Announce, Held, Holds, Lent, Noted, Rest, Void, Voided
 from qkdd.kms.schema import kms_store
 from qkdd.kms.service import KeyService
 
@@ -38,6 +38,8 @@ class _Noting:
                 said: Any = Held([chunk_id for chunk_id, _ in chunks])
             case Announce():
                 said = Noted(True)
+            case Rest() | Void():
+                said = Voided(True)
             case _:
                 said = Lent([])
         return msgspec.convert(said, answer, from_attributes=True)

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import pytest
-
 from typer.testing import CliRunner
 
 from qkdd.kms.allocation import Allocation

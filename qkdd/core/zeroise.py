@@ -94,7 +94,7 @@ def zeroise(directory: Path, keys: list[Path], stores: list[Path], reason: str, 
     erased, failed = 0, list[str]()
     for path in dict.fromkeys([*keys, *stores]):
         try:
-            if path.name.endswith(_INDEX):
+            if path not in keys and path.name.endswith(_INDEX):
                 path.unlink()
             else:  # a store is sealed and only cut, unless a key that opens it may be left
                 erase_file(path, overwrite=path in keys or bool(failed))

@@ -150,6 +150,14 @@ print("alive")
 """
 
 
+def test_a_key_is_overwritten_whatever_its_name(tmp_path: Path) -> None:
+    key = tmp_path / "master-shm"
+    key.write_bytes(bytes(range(32)))
+    os.link(key, tmp_path / "second name")
+    assert zeroise(tmp_path, [key], [], "test", 0.0).failed == ()
+    assert (tmp_path / "second name").read_bytes() == b""
+
+
 def test_a_store_in_use_is_erased_under_the_process_that_uses_it(tmp_path: Path) -> None:
     """SQLite has the index of its log mapped: a file cut under it would end the process in the midst of the erasure."""
     done = subprocess.run([sys.executable, "-c", OPEN_STORE, tmp_path], capture_output=True, text=True, check=False)

@@ -21,7 +21,6 @@ _KEY = 32  # bytes
 _OK = 200
 _CLIENTS = 4  # applications that ask
 _IDLE_AT_ONCE = 50  # handshakes at once
-_MOST_PER_S = 6000  # requests for which there is key: a pool that runs dry would be measured instead
 _STOCK = 4096  # keys in one draw of what is fetched later
 _STATUS = "/api/v1/keys/sae-bob-0/status"
 
@@ -135,8 +134,9 @@ class Load:
         texts = [request(path.format(number)) for number in range(_CLIENTS)]
         size = len((await self._ask(setting, "alice", texts[0]))[0])
 
-        async def prepare() -> list[Next]:
-            await setting.feed(int(self._seconds * _MOST_PER_S * keys * _KEY))
+        async def prepare(most_per_s: float) -> list[Next]:
+            # key for as many as the bare handler answers: a pool that runs dry would be measured instead
+            await setting.feed(int(self._seconds * most_per_s * keys * _KEY))
             return [lambda text=text: text for text in texts]  # type: ignore[misc]
 
         bare = request(f"/{size}")
@@ -146,11 +146,11 @@ class Load:
         """Bob's applications draw, alice's fetch what was not fetched before."""
         fetches: list[list[bytes]] = [[] for _ in range(_CLIENTS)]
 
-        async def prepare() -> list[Next]:
+        async def prepare(_most_per_s: float) -> list[Next]:  # when nothing is left to fetch the stretch is over
             await self._stock(setting, keys, fetches)
             return [lambda mine=mine: mine.pop() if mine else None for mine in fetches]  # type: ignore[misc]
 
-        await prepare()
+        await prepare(0.0)
         example = fetches[0].pop()
         size = len((await self._ask(setting, "alice", example))[0])
         bare = request(f"/{size}", example.partition(b"\r\n\r\n")[2])
@@ -192,14 +192,14 @@ class Load:
         name: str,
         keys: int,
         size: int,
-        prepare: Callable[[], Awaitable[list[Next]]],
+        prepare: Callable[[float], Awaitable[list[Next]]],
         bare: bytes,
     ) -> Row:
         measured: dict[str, list[Rate]] = {"alice": [], "bare": []}
         for _ in range(self._runs):
-            followings = await prepare()
-            measured["alice"].append(await self._stretch(setting, "alice", followings))
             measured["bare"].append(await self._stretch(setting, "bare", [lambda: bare]))
+            followings = await prepare(measured["bare"][-1].per_s)
+            measured["alice"].append(await self._stretch(setting, "alice", followings))
         kms, ceiling = _median(measured["alice"]), _median(measured["bare"])
         return Row(
             request=name,
